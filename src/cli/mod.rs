@@ -1,0 +1,64 @@
+//! The command line: one file per command group, each turning arguments into calls and results
+//! into text or JSON.
+
+mod output;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use output::{Failure, Format, Printer};
+
+/// How a command ended, as documented in `docs/reference.md`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done, yes, verified, admitted.
+    Yes = 0,
+    /// The answer is no: refused, invalid content, findings.
+    No = 1,
+    /// Usage, a file that cannot be read, broken configuration.
+    Usage = 2,
+    /// Not now: a retry may help.
+    NotNow = 3,
+    /// Not permitted.
+    NotPermitted = 4,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// What a command returns: its exit, or a failure that is printed for it.
+pub type Outcome = Result<Exit, Failure>;
+
+/// Lets cloud machines join without a secret.
+#[derive(Debug, Parser)]
+#[command(name = "muster", version, propagate_version = true, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// How results are printed on stdout.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let printer = Printer::new(arguments.output);
+    let outcome = run(arguments.command, printer);
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(failure) => printer.failure(&failure).into(),
+    }
+}
+
+fn run(command: Command, _printer: Printer) -> Outcome {
+    match command {}
+}

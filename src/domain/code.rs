@@ -1,0 +1,225 @@
+//! The codes that muster speaks in: one identifier on the wire, in JSON, in the audit log, in
+//! metrics and in `docs/errors.md`.
+//!
+//! Append-only: a code is never renamed and never reused. A test compares this table with the
+//! documentation.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::text_form;
+
+/// What the caller should do about a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// The answer is no, and asking again with the same evidence gives the same answer.
+    Denied,
+    /// The request is not what it should be. Final.
+    Invalid,
+    /// Worth one more try at once, with fresh evidence.
+    Stale,
+    /// Too much at the moment; says after how long.
+    Throttled,
+    /// Something that is needed did not answer; says after how long.
+    Unavailable,
+}
+
+impl Class {
+    /// The name in JSON and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Denied => "denied",
+            Self::Invalid => "invalid",
+            Self::Stale => "stale",
+            Self::Throttled => "throttled",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Declares the codes: variant, text, class, gRPC status, and what somebody can do about it.
+macro_rules! codes {
+    ($($variant:ident = $text:literal, $class:ident, $grpc:literal, $remedy:literal;)*) => {
+        /// A stable identifier of one kind of refusal or failure.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Code {
+            $(#[doc = $remedy] $variant,)*
+        }
+
+        impl Code {
+            /// Every code, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The identifier.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+
+            /// What a caller should do about it.
+            pub const fn class(self) -> Class {
+                match self { $(Self::$variant => Class::$class,)* }
+            }
+
+            /// The name of the gRPC status that carries it.
+            pub const fn grpc_status(self) -> &'static str {
+                match self { $(Self::$variant => $grpc,)* }
+            }
+
+            /// What somebody can do about it, in a sentence.
+            pub const fn remedy(self) -> &'static str {
+                match self { $(Self::$variant => $remedy,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    MalformedRequest = "MALFORMED_REQUEST", Invalid, "INVALID_ARGUMENT",
+        "The client and the server disagree about the protocol; use one version of muster on both sides.";
+    UnknownMethod = "UNKNOWN_METHOD", Invalid, "INVALID_ARGUMENT",
+        "The server does not know this join method; check the spelling and the server's version.";
+    PublicKeyUnsupported = "PUBLIC_KEY_UNSUPPORTED", Invalid, "INVALID_ARGUMENT",
+        "Use a P-256, P-384, Ed25519 or RSA 2048 to 4096 key in its canonical encoding.";
+    ChallengeExpired = "CHALLENGE_EXPIRED", Stale, "UNAUTHENTICATED",
+        "The node took more than 30 seconds to answer the challenge; it may try again at once.";
+    PossessionNotProven = "POSSESSION_NOT_PROVEN", Denied, "UNAUTHENTICATED",
+        "The signature of the node key does not fit this connection, challenge, key and evidence; something between node and server changes bytes or ends TLS.";
+
+    DocumentTooLarge = "DOCUMENT_TOO_LARGE", Invalid, "INVALID_ARGUMENT",
+        "An identity document has about 1.5 KiB; send what the metadata service's rsa2048 path answers.";
+    DocumentMalformed = "DOCUMENT_MALFORMED", Invalid, "INVALID_ARGUMENT",
+        "This is not a signed identity document; send what the metadata service's rsa2048 path answers.";
+    DocumentFormUnsupported = "DOCUMENT_FORM_UNSUPPORTED", Invalid, "INVALID_ARGUMENT",
+        "Only the rsa2048 form is accepted: read /latest/dynamic/instance-identity/rsa2048.";
+    DocumentSignerUnknown = "DOCUMENT_SIGNER_UNKNOWN", Denied, "UNAUTHENTICATED",
+        "No known region certificate has this issuer and serial; `muster regions ls` lists them, and a new region's certificate can be added.";
+    DocumentDigestMismatch = "DOCUMENT_DIGEST_MISMATCH", Denied, "UNAUTHENTICATED",
+        "The document's content was changed after AWS signed it.";
+    DocumentSignatureInvalid = "DOCUMENT_SIGNATURE_INVALID", Denied, "UNAUTHENTICATED",
+        "The document's signature does not verify with the certificate it names.";
+    DocumentRegionMismatch = "DOCUMENT_REGION_MISMATCH", Denied, "UNAUTHENTICATED",
+        "The document names another region than the certificate that signed it.";
+    DocumentContentInvalid = "DOCUMENT_CONTENT_INVALID", Invalid, "INVALID_ARGUMENT",
+        "The signed content is not the JSON of an identity document.";
+    DocumentFromFuture = "DOCUMENT_FROM_FUTURE", Denied, "UNAUTHENTICATED",
+        "The document is later than the server's clock by more than a minute: correct the server's clock.";
+
+    NotAdmitted = "NOT_ADMITTED", Denied, "PERMISSION_DENIED",
+        "Policy does not admit this node; an operator reads why with `muster audit show CORRELATION_ID`.";
+    PolicyUnknown = "POLICY_UNKNOWN", Denied, "PERMISSION_DENIED",
+        "No join policy of this name and method is loaded; `muster policy status` shows the set in force.";
+    PolicyAmbiguous = "POLICY_AMBIGUOUS", Denied, "PERMISSION_DENIED",
+        "The node named no policy and there is not exactly one for its method; give `--policy`.";
+    PolicyNoMatch = "POLICY_NO_MATCH", Denied, "PERMISSION_DENIED",
+        "No allow rule of the policy matches; the explanation names the field that differs.";
+    PolicyDenied = "POLICY_DENIED", Denied, "PERMISSION_DENIED",
+        "A deny rule matches; the explanation names it.";
+    PolicyFactsMissing = "POLICY_FACTS_MISSING", Unavailable, "UNAVAILABLE",
+        "A rule needs a fact that could not be read.";
+    DocumentTooOld = "DOCUMENT_TOO_OLD", Denied, "PERMISSION_DENIED",
+        "The document is older than the policy's `document_ttl`; stop and start the instance, or allow one rejoin with `muster nodes allow-rejoin`.";
+    FreshProofRequired = "FRESH_PROOF_REQUIRED", Denied, "PERMISSION_DENIED",
+        "The policy requires a fresh proof and this version cannot give one yet; until then a policy must write `fresh_proof: not_required` with a `document_ttl`.";
+    NameNotPermitted = "NAME_NOT_PERMITTED", Denied, "PERMISSION_DENIED",
+        "The policy would give a name that is reserved or not permitted; mend its `dns_names`.";
+
+    EnrollmentConflict = "ENROLLMENT_CONFLICT", Denied, "PERMISSION_DENIED",
+        "This instance is enrolled with another key. If the node lost its key, allow one rejoin with `muster nodes allow-rejoin`; if not, somebody else holds its document.";
+    EpochStale = "EPOCH_STALE", Denied, "PERMISSION_DENIED",
+        "The document is from before the instance's last known start; fetch a new one.";
+    KeyInUse = "KEY_IN_USE", Denied, "PERMISSION_DENIED",
+        "Another instance is enrolled with this key: the disk was copied. Remove the state directory and join again.";
+
+    Overloaded = "OVERLOADED", Throttled, "RESOURCE_EXHAUSTED",
+        "The server has too many joins in flight; wait as long as it says.";
+    StoreUnavailable = "STORE_UNAVAILABLE", Unavailable, "UNAVAILABLE",
+        "The server cannot read or write its store; look at its log and its disk.";
+    CaUnavailable = "CA_UNAVAILABLE", Unavailable, "UNAVAILABLE",
+        "The CA backend did not issue; look at the server's log.";
+    CertificateRejected = "CERTIFICATE_REJECTED", Unavailable, "UNAVAILABLE",
+        "The CA backend returned another certificate than the one ordered; it was discarded. Mend the backend's configuration.";
+    ClockImplausible = "CLOCK_IMPLAUSIBLE", Unavailable, "UNAVAILABLE",
+        "The server's clock is behind what it has already recorded; correct it.";
+    TimedOut = "TIMED_OUT", Unavailable, "DEADLINE_EXCEEDED",
+        "The other side did not answer in time; try again.";
+    ShuttingDown = "SHUTTING_DOWN", Unavailable, "UNAVAILABLE",
+        "The server is stopping; try again.";
+    Internal = "INTERNAL", Unavailable, "INTERNAL",
+        "A defect of muster; report it with the correlation id.";
+
+    ConfigurationInvalid = "CONFIGURATION_INVALID", Invalid, "-",
+        "Mend the configuration file or the flag that the message names; `muster server config --example` prints every key.";
+    PolicySetInvalid = "POLICY_SET_INVALID", Invalid, "-",
+        "Mend the policy files; `muster policy check DIR` lists every finding.";
+    FileUnreadable = "FILE_UNREADABLE", Invalid, "-",
+        "The file cannot be opened or read; check path and permissions.";
+    FileTooLarge = "FILE_TOO_LARGE", Invalid, "-",
+        "The file is larger than muster reads; check that it is the right one.";
+    CertificatesInvalid = "CERTIFICATES_INVALID", Invalid, "-",
+        "A file of region certificates is not what it should be: `<region>.pem` with RSA-2048 certificates.";
+    ClaimsInvalid = "CLAIMS_INVALID", Invalid, "-",
+        "The file is not the JSON that `muster iid verify --output json` prints.";
+    DataDirectoryUnusable = "DATA_DIRECTORY_UNUSABLE", Invalid, "-",
+        "The data directory cannot be used; the message says what to change.";
+    MetadataUnavailable = "METADATA_UNAVAILABLE", Unavailable, "-",
+        "The instance metadata service did not answer; is this an EC2 instance, is IMDSv2 enabled, and is the hop limit high enough for a container?";
+    ServerUnreachable = "SERVER_UNREACHABLE", Unavailable, "-",
+        "The server could not be reached; check address, DNS, security groups and that it runs.";
+    ServerUntrusted = "SERVER_UNTRUSTED", Denied, "-",
+        "The server's certificate does not lead to what --pin, --ca-file or --system-roots name; nothing was sent to it.";
+    ResultRejected = "RESULT_REJECTED", Denied, "-",
+        "The server answered with a certificate that is not for this node's key; nothing was written.";
+    StateUnusable = "STATE_UNUSABLE", Invalid, "-",
+        "The state directory cannot be used; check its permissions and contents.";
+    ServerNotRunning = "SERVER_NOT_RUNNING", Unavailable, "-",
+        "No server answers on this data directory's socket; start it, or give the right --data-dir.";
+    NotPermitted = "NOT_PERMITTED", Denied, "-",
+        "Local commands are for root and the server's own user.";
+    NotFound = "NOT_FOUND", Invalid, "-",
+        "There is no such record; `ls` lists what there is.";
+    AuditChainBroken = "AUDIT_CHAIN_BROKEN", Invalid, "-",
+        "An audit record was changed, removed or added outside muster; compare with an exported copy.";
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Text that is not a code of this version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected a code of docs/errors.md")]
+pub struct UnknownCode;
+
+impl FromStr for Code {
+    type Err = UnknownCode;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.iter().copied().find(|code| code.as_str() == text).ok_or(UnknownCode)
+    }
+}
+
+text_form!(Code);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_upper_snake_and_unique() {
+        let mut seen = std::collections::HashSet::new();
+        for code in Code::ALL {
+            let text = code.as_str();
+            assert!(text.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'), "{text}");
+            assert!(seen.insert(text), "{text} stands twice");
+            assert_eq!(text.parse::<Code>().unwrap(), *code);
+        }
+    }
+}

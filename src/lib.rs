@@ -1,0 +1,10 @@
+//! muster lets cloud machines join without a secret: a machine proves which instance it is, the
+//! server checks the proof against reviewed allow-lists and issues a short-lived certificate.
+//!
+//! The modules stand in the order in which a request meets them; each imports only modules listed
+//! above it (`tests/architecture.rs` enforces it).
+
+pub mod cli;
+pub mod clock;
+pub mod domain;
+pub mod methods;

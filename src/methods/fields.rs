@@ -1,0 +1,90 @@
+//! What a method says rules may ask of it. Policy parses, matches and explains rules from these
+//! declarations and knows no method by name.
+
+/// One method as policy sees it.
+#[derive(Debug)]
+pub struct Declaration {
+    /// The method's name in policies and on the wire.
+    pub name: &'static str,
+    /// What rules may ask.
+    pub fields: &'static [Field],
+    /// The claims that DNS names may interpolate: identifiers that nobody can choose (I6, I13).
+    pub name_variables: &'static [&'static str],
+    /// Whether the method can answer a challenge with a fresh proof.
+    pub has_fresh_proof: bool,
+    /// Whether the instance can be looked at.
+    pub has_look_up: bool,
+}
+
+impl Declaration {
+    /// The field of this name.
+    pub fn field(&self, name: &str) -> Option<&'static Field> {
+        self.fields.iter().find(|field| field.name == name)
+    }
+}
+
+/// One thing that a rule may ask.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Field {
+    /// The key in a rule, for example `regions`.
+    pub name: &'static str,
+    /// The claim or instance fact that it reads, for example `region`.
+    pub reads: &'static str,
+    /// Where that comes from.
+    pub source: Source,
+    /// How it is written and compared.
+    pub kind: Kind,
+    /// Whether an allow rule must have it.
+    pub presence: Presence,
+    /// What a reviewer should know before relying on it, or nothing.
+    pub caution: Option<&'static str>,
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The evidence.
+    Claim,
+    /// A look at the instance.
+    Instance,
+}
+
+/// Whether an allow rule must have a field. A deny rule needs any one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// Every allow rule has it, and a condition is written: `any` does not exist for it.
+    Required,
+    /// Every allow rule has it; `any` may be written.
+    RequiredOrAny,
+    /// May be left out.
+    Optional,
+}
+
+/// How a field is written in a rule and compared with a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A list of account set names or quoted 12-digit numbers; the latter need `partition` in the
+    /// rule. Compared with the claims `partition` and `account_id` together.
+    Accounts,
+    /// One partition.
+    Partition,
+    /// A list of known regions.
+    Regions,
+    /// A list of identifiers with this prefix, compared whole; a value that is a list matches if
+    /// one of its members does.
+    Ids {
+        /// For example `ami-`.
+        prefix: &'static str,
+    },
+    /// A name, or a list of names, where `*` stands for any text without these separators.
+    Globs {
+        /// What `*` never crosses.
+        separators: &'static [char],
+    },
+    /// A map of tag name to exact value, list of values, `present` or `absent`.
+    Tags,
+    /// A duration: the time read is at most this long ago.
+    Age,
+    /// `{v2_only: true, max_hop_limit: 1}`: the instance's metadata options.
+    MetadataOptions,
+}
