@@ -1,0 +1,207 @@
+//! The writer thread: group commit.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, OptionalExtension, params};
+use tokio::sync::{mpsc, oneshot};
+
+use super::super::{
+    ChainHash, CommitError, Committed, Condition, StoreUnavailable, Transaction, link,
+};
+
+/// How many transactions share an fsync at most: bounds how long the first of them waits.
+const BATCH_MAX: usize = 256;
+/// How many retry tokens are remembered: far more than can be in flight.
+const TOKENS_KEPT: u64 = 100_000;
+
+/// A transaction and where its outcome goes.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) transaction: Transaction,
+    pub(super) answer: oneshot::Sender<Result<Committed, CommitError>>,
+}
+
+type Outcome = Result<Committed, CommitError>;
+
+/// Runs until the queue closes.
+pub(super) fn run_writer(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
+    let mut heads = Heads::default();
+    while let Some(first) = queue.blocking_recv() {
+        let mut jobs = vec![first];
+        while jobs.len() < BATCH_MAX {
+            let Ok(next) = queue.try_recv() else { break };
+            jobs.push(next);
+        }
+        let (transactions, answers): (Vec<_>, Vec<_>) =
+            jobs.into_iter().map(|job| (job.transaction, job.answer)).unzip();
+        let outcomes = commit_batch(&mut connection, &mut heads, &transactions);
+        for (answer, outcome) in answers.into_iter().zip(outcomes) {
+            // A waiter that gave up finds its outcome by reading.
+            let _gone = answer.send(outcome);
+        }
+    }
+}
+
+fn commit_batch(
+    connection: &mut Connection,
+    heads: &mut Heads,
+    transactions: &[Transaction],
+) -> Vec<Outcome> {
+    match try_commit_batch(connection, heads, transactions) {
+        Ok(outcomes) => outcomes,
+        Err(error) => {
+            // What the cache says of uncommitted records is void.
+            heads.0.clear();
+            let unavailable = StoreUnavailable(error.to_string());
+            transactions.iter().map(|_| Err(unavailable.clone().into())).collect()
+        }
+    }
+}
+
+fn try_commit_batch(
+    connection: &mut Connection,
+    heads: &mut Heads,
+    transactions: &[Transaction],
+) -> rusqlite::Result<Vec<Outcome>> {
+    let mut batch =
+        connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let mut revision: u64 = batch.query_row("SELECT value FROM revision", [], |row| row.get(0))?;
+    let mut outcomes = Vec::with_capacity(transactions.len());
+    for transaction in transactions {
+        let own = batch.savepoint()?;
+        let outcome = apply(&own, heads, transaction, revision + 1)?;
+        if outcome.is_ok() {
+            own.commit()?;
+            revision += 1;
+        }
+        // Dropped otherwise, which rolls back to the savepoint.
+        outcomes.push(outcome);
+    }
+    batch.execute("UPDATE revision SET value = ?1", [revision])?;
+    batch.execute(
+        "DELETE FROM commits WHERE revision < ?1",
+        [revision.saturating_sub(TOKENS_KEPT)],
+    )?;
+    batch.commit()?;
+    Ok(outcomes)
+}
+
+/// Applies one transaction. The outer error is the store's, the inner one the transaction's.
+fn apply(
+    connection: &Connection,
+    heads: &mut Heads,
+    transaction: &Transaction,
+    revision: u64,
+) -> rusqlite::Result<Outcome> {
+    if let Some(first) = earlier_outcome(connection, transaction.token)? {
+        return Ok(Ok(first));
+    }
+    for condition in &transaction.conditions {
+        if !holds(connection, condition)? {
+            return Ok(Err(CommitError::Conflict(condition.key().clone())));
+        }
+    }
+    for put in &transaction.puts {
+        let expires_at = put.expires_at.map(crate::domain::Timestamp::unix_seconds);
+        connection
+            .prepare_cached(
+                "INSERT INTO entries (key, value, version, expires_at) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (key) DO UPDATE
+                 SET value = excluded.value, version = excluded.version,
+                     expires_at = excluded.expires_at",
+            )?
+            .execute(params![put.key.as_str(), put.value, revision, expires_at])?;
+    }
+    for key in &transaction.deletes {
+        connection.prepare_cached("DELETE FROM entries WHERE key = ?1")?.execute([key.as_str()])?;
+    }
+    if let Some(now) = transaction.sweep_expired {
+        connection
+            .prepare_cached("DELETE FROM entries WHERE expires_at < ?1")?
+            .execute([now.unix_seconds()])?;
+    }
+    let mut appended = Vec::with_capacity(transaction.appends.len());
+    for append in &transaction.appends {
+        appended.push(heads.append(connection, &append.log, &append.payload)?);
+    }
+    let committed = Committed { revision, appended };
+    remember_token(connection, transaction.token, &committed)?;
+    Ok(Ok(committed))
+}
+
+fn holds(connection: &Connection, condition: &Condition) -> rusqlite::Result<bool> {
+    let found: Option<u64> = connection
+        .prepare_cached("SELECT version FROM entries WHERE key = ?1")?
+        .query_row([condition.key().as_str()], |row| row.get(0))
+        .optional()?;
+    Ok(match condition {
+        Condition::Absent(_) => found.is_none(),
+        Condition::Unchanged(_, version) => found == Some(*version),
+    })
+}
+
+fn earlier_outcome(
+    connection: &Connection,
+    token: Option<[u8; 16]>,
+) -> rusqlite::Result<Option<Committed>> {
+    let Some(token) = token else { return Ok(None) };
+    connection
+        .prepare_cached("SELECT revision, appended FROM commits WHERE token = ?1")?
+        .query_row([token], |row| {
+            let appended: String = row.get(1)?;
+            let appended = appended.split_whitespace().filter_map(|text| text.parse().ok());
+            Ok(Committed { revision: row.get(0)?, appended: appended.collect() })
+        })
+        .optional()
+}
+
+fn remember_token(
+    connection: &Connection,
+    token: Option<[u8; 16]>,
+    committed: &Committed,
+) -> rusqlite::Result<()> {
+    let Some(token) = token else { return Ok(()) };
+    let appended: Vec<_> = committed.appended.iter().map(ToString::to_string).collect();
+    connection
+        .prepare_cached("INSERT INTO commits (token, revision, appended) VALUES (?1, ?2, ?3)")?
+        .execute(params![token, committed.revision, appended.join(" ")])?;
+    Ok(())
+}
+
+/// The last sequence number and hash of each log, so that an append does not read.
+#[derive(Debug, Default)]
+struct Heads(HashMap<String, (u64, ChainHash)>);
+
+impl Heads {
+    fn append(
+        &mut self,
+        connection: &Connection,
+        log: &str,
+        payload: &[u8],
+    ) -> rusqlite::Result<u64> {
+        let (last, previous) = self.head(connection, log)?;
+        let sequence = last + 1;
+        let hash = link(previous, log, sequence, payload);
+        connection
+            .prepare_cached(
+                "INSERT INTO records (log, sequence, payload, hash) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![log, sequence, payload, hash.0])?;
+        self.0.insert(log.to_owned(), (sequence, hash));
+        Ok(sequence)
+    }
+
+    fn head(&self, connection: &Connection, log: &str) -> rusqlite::Result<(u64, ChainHash)> {
+        if let Some(head) = self.0.get(log) {
+            return Ok(*head);
+        }
+        let head = connection
+            .prepare_cached(
+                "SELECT sequence, hash FROM records WHERE log = ?1
+                 ORDER BY sequence DESC LIMIT 1",
+            )?
+            .query_row([log], |row| Ok((row.get(0)?, ChainHash(row.get(1)?))))
+            .optional()?;
+        Ok(head.unwrap_or((0, ChainHash::default())))
+    }
+}
