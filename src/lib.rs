@@ -4,6 +4,7 @@
 //! The modules stand in the order in which a request meets them; each imports only modules listed
 //! above it (`tests/architecture.rs` enforces it).
 
+pub mod aws;
 pub mod cli;
 pub mod clock;
 pub mod domain;
