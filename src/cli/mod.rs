@@ -5,6 +5,7 @@ mod iid;
 mod input;
 mod output;
 mod regions;
+mod sim;
 
 use std::process::ExitCode;
 
@@ -55,6 +56,7 @@ enum Command {
     /// The regions whose documents are accepted.
     #[command(alias = "region")]
     Regions(regions::Arguments),
+    Sim(sim::Arguments),
 }
 
 /// Runs the command line of this process.
@@ -72,5 +74,6 @@ fn run(command: Command, printer: Printer) -> Outcome {
     match command {
         Command::Iid(arguments) => iid::run(&arguments, printer),
         Command::Regions(arguments) => regions::run(&arguments, printer),
+        Command::Sim(arguments) => sim::run(&arguments, printer),
     }
 }
