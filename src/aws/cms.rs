@@ -112,8 +112,7 @@ pub fn verify_signed_data<'c>(
     let signer_info = &message.signer_info;
     signer_info.check_algorithms()?;
     let signer = certificates.find(&signer_info.signer).ok_or_else(|| {
-        let serial = hex::encode_upper(&signer_info.signer.serial);
-        InvalidSignedData::SignerUnknown { serial }
+        InvalidSignedData::SignerUnknown { serial: signer_info.signer.serial_text() }
     })?;
     if !signer.has_signed(&signer_info.signed_attributes_der()?, signer_info.signature) {
         return Err(InvalidSignedData::Signature { region: signer.region().to_string() });
@@ -154,8 +153,17 @@ impl<'a> SignedData<'a> {
         let explicit = required_context(&mut content_info, TagNumber::N0)?;
         end(&content_info)?;
         let mut signed_data = open(AnyRef::from_der(explicit.value())?, Tag::Sequence)?;
-        let _version: u8 = signed_data.decode()?;
-        let _digest_algorithms = open(signed_data.decode()?, Tag::Set)?;
+        // Version 3 is for messages with attribute certificates (RFC 5652 section 5.1).
+        expect_version(&mut signed_data, &[1, 3])?;
+        let digest_algorithms = elements(open(signed_data.decode()?, Tag::Set)?)?;
+        let is_sha_256 = |algorithm: &AnyRef<'_>| {
+            algorithm
+                .decode_as()
+                .is_ok_and(|found: AlgorithmIdentifierRef<'_>| found.oid == SHA_256)
+        };
+        if !digest_algorithms.iter().any(is_sha_256) {
+            return Err(Tag::Set.value_error());
+        }
         let mut encapsulated = open(signed_data.decode()?, Tag::Sequence)?;
         let content_type: ObjectIdentifier = encapsulated.decode()?;
         let content = match optional_context(&mut encapsulated, TagNumber::N0)? {
@@ -184,7 +192,7 @@ struct SignerInfo<'a> {
 impl<'a> SignerInfo<'a> {
     fn parse(element: AnyRef<'a>) -> der::Result<Self> {
         let mut fields = open(element, Tag::Sequence)?;
-        let _version: u8 = fields.decode()?;
+        expect_version(&mut fields, &[1])?;
         let mut name = open(fields.decode()?, Tag::Sequence)?;
         let issuer = name.tlv_bytes()?.to_vec();
         let serial: SerialNumber = name.decode()?;
@@ -324,6 +332,11 @@ fn because(what: &'static str) -> impl FnOnce(der::Error) -> InvalidSignedData {
 
 fn structure<T>(what: &'static str) -> Result<T, InvalidSignedData> {
     Err(InvalidSignedData::Structure(what))
+}
+
+fn expect_version(reader: &mut SliceReader<'_>, allowed: &[u8]) -> der::Result<()> {
+    let version: u8 = reader.decode()?;
+    if allowed.contains(&version) { Ok(()) } else { Err(Tag::Integer.value_error()) }
 }
 
 /// The inside of an element of this tag.

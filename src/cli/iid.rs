@@ -89,7 +89,7 @@ fn in_words(document: &IdentityDocument, now: Timestamp) -> String {
 /// An age as people say it.
 fn rounded(seconds: i64) -> String {
     match seconds {
-        0..120 => format!("{seconds} seconds"),
+        0..120 => format!("{seconds} s"),
         120..7_200 => format!("{} minutes", seconds / 60),
         7_200..172_800 => format!("{} hours", seconds / 3_600),
         _ => format!("{} days", seconds / 86_400),
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn ages_are_said_in_whole_units() {
-        assert_eq!(rounded(119), "119 seconds");
+        assert_eq!(rounded(119), "119 s");
         assert_eq!(rounded(7_199), "119 minutes");
         assert_eq!(rounded(172_799), "47 hours");
         assert_eq!(rounded(172_800), "2 days");

@@ -41,6 +41,16 @@ pub(in crate::aws) struct SignerName {
     pub(in crate::aws) serial: Vec<u8>,
 }
 
+impl SignerName {
+    /// The serial as upper-case hexadecimal, without the zero that marks it as positive.
+    pub(in crate::aws) fn serial_text(&self) -> String {
+        match self.serial.as_slice() {
+            [0, rest @ ..] if !rest.is_empty() => hex::encode_upper(rest),
+            whole => hex::encode_upper(whole),
+        }
+    }
+}
+
 /// A region's certificate. Its validity is shown and not judged: it is pinned, so its dates add
 /// nothing, and AWS goes on signing with keys whose certificates have ended.
 pub struct RegionCertificate {
@@ -79,7 +89,7 @@ impl RegionCertificate {
         let not_after = signed.validity.not_after.to_unix_duration().as_secs();
         let certificate = Self {
             region,
-            serial: hex::encode_upper(significant(&name.serial)),
+            serial: name.serial_text(),
             der: der.to_vec(),
             not_after: Timestamp::from_unix_seconds(i64::try_from(not_after).unwrap_or(i64::MAX)),
             source,
@@ -134,14 +144,6 @@ impl RegionCertificate {
 impl fmt::Debug for RegionCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RegionCertificate({} {} {})", self.region, self.serial, self.source)
-    }
-}
-
-/// The value without the zero that marks it as positive.
-fn significant(serial: &[u8]) -> &[u8] {
-    match serial {
-        [0, rest @ ..] if !rest.is_empty() => rest,
-        whole => whole,
     }
 }
 
