@@ -4,9 +4,11 @@
 //! The modules stand in the order in which a request meets them; each imports only modules listed
 //! above it (`tests/architecture.rs` enforces it).
 
-pub mod audit;
-pub mod cli;
-pub mod clock;
 pub mod domain;
-pub mod methods;
+pub mod clock;
 pub mod store;
+pub mod aws;
+pub mod methods;
+pub mod audit;
+pub mod sim;
+pub mod cli;

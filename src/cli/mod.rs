@@ -1,7 +1,11 @@
 //! The command line: one file per command group, each turning arguments into calls and results
 //! into text or JSON.
 
+mod iid;
+mod input;
 mod output;
+mod regions;
+mod sim;
 
 use std::process::ExitCode;
 
@@ -46,7 +50,14 @@ struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    /// Looks at instance identity documents.
+    Iid(iid::Arguments),
+    /// The regions whose documents are accepted.
+    #[command(alias = "region")]
+    Regions(regions::Arguments),
+    Sim(sim::Arguments),
+}
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -59,6 +70,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command, _printer: Printer) -> Outcome {
-    match command {}
+fn run(command: Command, printer: Printer) -> Outcome {
+    match command {
+        Command::Iid(arguments) => iid::run(&arguments, printer),
+        Command::Regions(arguments) => regions::run(&arguments, printer),
+        Command::Sim(arguments) => sim::run(&arguments, printer),
+    }
 }

@@ -4,7 +4,7 @@
 //! Adding a method is one folder here and two lines in the table below.
 
 mod claims;
-mod ec2;
+pub mod ec2;
 mod facts;
 mod fields;
 

@@ -1,0 +1,16 @@
+//! What AWS says and how it says it: region certificates, signed messages, the metadata service.
+//! Thin adapters: no policy, no decisions.
+
+mod armour;
+mod ber;
+mod cms;
+mod imds;
+mod json;
+mod regions;
+
+pub use armour::{InvalidArmour, message_of_text};
+pub use ber::InvalidBer;
+pub use cms::{InvalidSignedData, MAX_SIGNED_DATA_BYTES, SignedContent, verify_signed_data};
+pub use imds::{Imds, ImdsSession, InvalidEndpoint, MetadataUnavailable};
+pub use json::{InvalidJson, Json};
+pub use regions::{CertificateSource, InvalidCertificates, RegionCertificate, RegionCertificates};

@@ -1,0 +1,185 @@
+//! Claims and facts as JSON, for the audit log and back, so that an old decision can be explained.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ClaimValues, Declaration, FactValues, Instance, Proof, Provenance, Value};
+use crate::domain::Timestamp;
+
+/// JSON that is no claims or facts of this build's methods.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not readable as claims or facts: {0}")]
+pub struct UnreadableValues(String);
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum ValueDocument {
+    Text(String),
+    List(Vec<String>),
+    Tags(BTreeMap<String, String>),
+    Time(Timestamp),
+    MetadataOptions { v2_only: bool, hop_limit: u32 },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClaimDocument {
+    value: ValueDocument,
+    hinted: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FactsDocument {
+    proof: ProofDocument,
+    instance: InstanceDocument,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum ProofDocument {
+    Proven,
+    Disproven(String),
+    NotOffered,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum InstanceDocument {
+    Known(BTreeMap<String, ValueDocument>),
+    NotRead(String),
+}
+
+impl ClaimValues {
+    /// As JSON.
+    pub fn to_json(&self) -> serde_json::Value {
+        let documents: BTreeMap<_, _> = self
+            .iter()
+            .map(|(name, claim)| {
+                let hinted = claim.provenance == Provenance::Hinted;
+                (name, ClaimDocument { value: document(&claim.value), hinted })
+            })
+            .collect();
+        serde_json::to_value(documents).unwrap_or_default()
+    }
+
+    /// From JSON; names that the method does not know are left out, for no rule can ask for them.
+    pub fn from_json(
+        method: &Declaration,
+        json: &serde_json::Value,
+    ) -> Result<Self, UnreadableValues> {
+        let documents: BTreeMap<String, ClaimDocument> =
+            serde_json::from_value(json.clone()).map_err(|e| UnreadableValues(e.to_string()))?;
+        let mut values = Self::default();
+        for (name, claim) in documents {
+            let provenance =
+                if claim.hinted { Provenance::Hinted } else { Provenance::Proven };
+            if let Some(name) = method.claim_name(&name) {
+                values.insert(name, value(claim.value), provenance);
+            }
+        }
+        Ok(values)
+    }
+}
+
+impl FactValues {
+    /// As JSON.
+    pub fn to_json(&self) -> serde_json::Value {
+        let facts = FactsDocument {
+            proof: match &self.proof {
+                Proof::Proven => ProofDocument::Proven,
+                Proof::Disproven(reason) => ProofDocument::Disproven(reason.clone()),
+                Proof::NotOffered => ProofDocument::NotOffered,
+            },
+            instance: match &self.instance {
+                Instance::NotRead(reason) => InstanceDocument::NotRead(reason.clone()),
+                Instance::Known(facts) => InstanceDocument::Known(
+                    facts.iter().map(|(name, one)| ((*name).to_owned(), document(one))).collect(),
+                ),
+            },
+        };
+        serde_json::to_value(facts).unwrap_or_default()
+    }
+
+    /// From JSON.
+    pub fn from_json(
+        method: &Declaration,
+        json: &serde_json::Value,
+    ) -> Result<Self, UnreadableValues> {
+        let facts: FactsDocument =
+            serde_json::from_value(json.clone()).map_err(|e| UnreadableValues(e.to_string()))?;
+        let known = |facts: BTreeMap<String, ValueDocument>| {
+            facts
+                .into_iter()
+                .filter_map(|(name, one)| Some((method.claim_name(&name)?, value(one))))
+                .collect()
+        };
+        Ok(Self {
+            proof: match facts.proof {
+                ProofDocument::Proven => Proof::Proven,
+                ProofDocument::Disproven(reason) => Proof::Disproven(reason),
+                ProofDocument::NotOffered => Proof::NotOffered,
+            },
+            instance: match facts.instance {
+                InstanceDocument::Known(facts) => Instance::Known(known(facts)),
+                InstanceDocument::NotRead(reason) => Instance::NotRead(reason),
+            },
+        })
+    }
+}
+
+impl Declaration {
+    /// The name of a claim or fact of this method.
+    fn claim_name(&self, name: &str) -> Option<&'static str> {
+        let read = self.fields.iter().map(|field| field.reads);
+        read.chain(self.name_variables.iter().copied()).find(|known| *known == name)
+    }
+}
+
+fn document(value: &Value) -> ValueDocument {
+    match value {
+        Value::Text(text) => ValueDocument::Text(text.clone()),
+        Value::List(list) => ValueDocument::List(list.clone()),
+        Value::Tags(tags) => ValueDocument::Tags(tags.clone()),
+        Value::Time(time) => ValueDocument::Time(*time),
+        Value::MetadataOptions { v2_only, hop_limit } => {
+            ValueDocument::MetadataOptions { v2_only: *v2_only, hop_limit: *hop_limit }
+        }
+    }
+}
+
+fn value(document: ValueDocument) -> Value {
+    match document {
+        ValueDocument::Text(text) => Value::Text(text),
+        ValueDocument::List(list) => Value::List(list),
+        ValueDocument::Tags(tags) => Value::Tags(tags),
+        ValueDocument::Time(time) => Value::Time(time),
+        ValueDocument::MetadataOptions { v2_only, hop_limit } => {
+            Value::MetadataOptions { v2_only, hop_limit }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::methods::ALL;
+
+    #[test]
+    fn claims_and_facts_come_back_as_they_went() {
+        let method = ALL[0];
+        let mut claims = ClaimValues::default();
+        claims.insert("region", Value::Text("us-west-2".to_owned()), Provenance::Proven);
+        claims.insert("account_id", Value::Text("1".to_owned()), Provenance::Hinted);
+        assert_eq!(ClaimValues::from_json(method, &claims.to_json()).unwrap(), claims);
+        let instance = Instance::Known(BTreeMap::from([
+            ("tags", Value::Tags(BTreeMap::from([("a".to_owned(), "b".to_owned())]))),
+            ("launch_time", Value::Time(Timestamp::from_unix_seconds(5))),
+            ("imds", Value::MetadataOptions { v2_only: true, hop_limit: 1 }),
+            ("security_groups", Value::List(vec!["sg-1".to_owned()])),
+        ]));
+        let facts = FactValues { proof: Proof::Disproven("why".to_owned()), instance };
+        assert_eq!(FactValues::from_json(method, &facts.to_json()).unwrap(), facts);
+    }
+}
