@@ -8,3 +8,4 @@ pub mod cli;
 pub mod clock;
 pub mod domain;
 pub mod methods;
+pub mod policy;
