@@ -9,6 +9,7 @@ pub mod clock;
 pub mod store;
 pub mod aws;
 pub mod methods;
+pub mod policy;
 pub mod audit;
 pub mod sim;
 pub mod cli;

@@ -128,6 +128,8 @@ codes! {
         "The policy requires a fresh proof and this version cannot give one yet; until then a policy must write `fresh_proof: not_required` with a `document_ttl`.";
     NameNotPermitted = "NAME_NOT_PERMITTED", Denied, "PERMISSION_DENIED",
         "The policy would give a name that is reserved or not permitted; mend its `dns_names`.";
+    ProofDisproven = "PROOF_DISPROVEN", Denied, "PERMISSION_DENIED",
+        "The fresh proof that the node offered is false: it belongs to another instance, key or connection. Treat it as an attempt.";
 
     EnrollmentConflict = "ENROLLMENT_CONFLICT", Denied, "PERMISSION_DENIED",
         "This instance is enrolled with another key. If the node lost its key, allow one rejoin with `muster nodes allow-rejoin`; if not, somebody else holds its document.";

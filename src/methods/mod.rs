@@ -92,3 +92,25 @@ pub async fn gather(
     };
     Ok(Facts::assertion(FactValues { proof, instance }))
 }
+
+/// Claims and facts for the tests of other modules, which cannot make them.
+#[cfg(test)]
+pub(crate) mod fake {
+    use super::{ClaimValues, Claims, FactValues, Facts};
+    use crate::domain::{Subject, Timestamp};
+
+    /// Claims as if `method` had verified them.
+    pub(crate) fn claims(
+        method: &'static str,
+        subject: Subject,
+        values: ClaimValues,
+        epoch: Timestamp,
+    ) -> Claims {
+        Claims::assertion(method, subject, values, epoch)
+    }
+
+    /// Facts as if they had been gathered.
+    pub(crate) fn facts(values: FactValues) -> Facts {
+        Facts::assertion(values)
+    }
+}

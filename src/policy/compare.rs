@@ -1,0 +1,139 @@
+//! Comparing rules: does one cover another, can a node meet both? For warnings only, so doubt is
+//! resolved towards saying nothing of shadows and something of overlaps.
+
+use super::glob::Glob;
+use super::rule::{Accounts, Condition, Rule, TagTest, Test};
+use crate::methods::Source;
+
+/// How much an analysis may compare: quadratic work must have a bound (I14).
+#[derive(Debug)]
+pub(super) struct Budget {
+    left: u32,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { left: 20_000_000 }
+    }
+}
+
+impl Budget {
+    /// Whether the analysis had to stop.
+    pub(super) fn is_spent(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Pays for holding each account of `rule` against another rule; no once nothing is left.
+    fn pay_for(&mut self, rule: &Rule) -> bool {
+        self.left = self.left.saturating_sub(rule.weight());
+        self.left > 0
+    }
+}
+
+/// Whether every node that `narrow` matches is matched by `wide`, for as long.
+pub(super) fn covers(wide: &Rule, narrow: &Rule, budget: &mut Budget) -> bool {
+    let lasts = wide.until.is_none_or(|end| narrow.until.is_some_and(|other| end >= other));
+    lasts
+        && budget.pay_for(narrow)
+        && wide.conditions.iter().all(|condition| is_implied(condition, narrow))
+}
+
+/// Whether `narrow` says at least what this condition says.
+fn is_implied(wide: &Condition, narrow: &Rule) -> bool {
+    match (&wide.test, narrow.condition(wide.field.name)) {
+        (Test::Any, _) => true,
+        (Test::Partition(partition), None) => narrow.partition == Some(*partition),
+        (_, None) => false,
+        (test, Some(condition)) => contains(test, &condition.test),
+    }
+}
+
+fn contains(wide: &Test, narrow: &Test) -> bool {
+    match (wide, narrow) {
+        (Test::Any, _) => true,
+        (Test::Accounts(wide), Test::Accounts(narrow)) => {
+            wide.partition == narrow.partition
+                && narrow.iter().all(|account| wide.contains(account))
+        }
+        (Test::Partition(wide), Test::Partition(narrow)) => wide == narrow,
+        (Test::OneOf(wide), Test::OneOf(narrow)) => narrow.is_subset(wide),
+        (Test::Globs(wide), Test::Globs(narrow)) => {
+            narrow.iter().all(|name| wide.iter().any(|names| names.covers(name)))
+        }
+        (Test::Tags(wide), Test::Tags(narrow)) => wide.iter().all(|(name, test)| {
+            narrow.iter().any(|(other, narrow)| name == other && tag_contains(test, narrow))
+        }),
+        (Test::Age(wide), Test::Age(narrow)) => wide >= narrow,
+        (
+            Test::MetadataOptions { v2_only, max_hop_limit },
+            Test::MetadataOptions { v2_only: narrow_v2_only, max_hop_limit: narrow_hops },
+        ) => {
+            (v2_only.is_none() || v2_only == narrow_v2_only)
+                && max_hop_limit.is_none_or(|limit| narrow_hops.is_some_and(|hops| hops <= limit))
+        }
+        (
+            Test::Accounts(_)
+            | Test::Partition(_)
+            | Test::OneOf(_)
+            | Test::Globs(_)
+            | Test::Tags(_)
+            | Test::Age(_)
+            | Test::MetadataOptions { .. },
+            _,
+        ) => false,
+    }
+}
+
+fn tag_contains(wide: &TagTest, narrow: &TagTest) -> bool {
+    match (wide, narrow) {
+        (TagTest::Present, TagTest::Present | TagTest::OneOf(_))
+        | (TagTest::Absent, TagTest::Absent) => true,
+        (TagTest::OneOf(wide), TagTest::OneOf(narrow)) => narrow.is_subset(wide),
+        (TagTest::Present | TagTest::Absent | TagTest::OneOf(_), _) => false,
+    }
+}
+
+/// Whether some node may be matched by both rules.
+pub(super) fn may_meet(left: &Rule, right: &Rule, budget: &mut Budget) -> bool {
+    let one_partition = match (left.partition, right.partition) {
+        (Some(left), Some(right)) => left == right,
+        (None, _) | (_, None) => true,
+    };
+    one_partition
+        && budget.pay_for(left)
+        && left.conditions.iter().all(|condition| {
+            // Of a list, such as security groups, one member may match here and another there.
+            condition.field.source == Source::Instance
+                || right
+                    .condition(condition.field.name)
+                    .is_none_or(|other| meet(&condition.test, &other.test))
+        })
+}
+
+fn meet(left: &Test, right: &Test) -> bool {
+    match (left, right) {
+        (Test::Accounts(left), Test::Accounts(right)) => accounts_meet(left, right),
+        (Test::Partition(left), Test::Partition(right)) => left == right,
+        (Test::OneOf(left), Test::OneOf(right)) => !left.is_disjoint(right),
+        (Test::Globs(left), Test::Globs(right)) => globs_meet(left, right),
+        (
+            Test::Any
+            | Test::Accounts(_)
+            | Test::Partition(_)
+            | Test::OneOf(_)
+            | Test::Globs(_)
+            | Test::Tags(_)
+            | Test::Age(_)
+            | Test::MetadataOptions { .. },
+            _,
+        ) => true,
+    }
+}
+
+fn accounts_meet(left: &Accounts, right: &Accounts) -> bool {
+    left.partition == right.partition && left.iter().any(|account| right.contains(account))
+}
+
+fn globs_meet(left: &[Glob], right: &[Glob]) -> bool {
+    left.iter().any(|left| right.iter().any(|right| left.may_meet(right)))
+}

@@ -1,0 +1,376 @@
+//! The decision: claims, facts and a time in; an approval or a denial out. Pure.
+//!
+//! `judge` is the whole of it. `Candidates` and `decide` are its two moments: before anything was
+//! asked of the cloud, and after.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::approval::{Approval, OrderRequest, Strength, order};
+use super::explain::{Explanation, explain_case};
+use super::join_policy::{FreshProof, JoinPolicy};
+use super::rule::{Effect, Rule};
+use super::set::PolicySet;
+use super::truth::{Truth, View};
+use crate::domain::{Code, Lifetime, PolicyName, Timestamp};
+use crate::methods::{ClaimValues, Claims, FactValues, Facts, FactsNeeded, Proof, Source};
+
+/// What a policy says of a node.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Verdict<'p> {
+    /// This rule admits, and nothing refuses.
+    Admitted(&'p Rule),
+    /// A proof was offered and is false.
+    Disproven,
+    /// A proof is required and none was offered.
+    ProofMissing,
+    /// This rule refuses.
+    Denied(&'p Rule),
+    /// Whether this rule refuses is not known: that counts against admission (I11).
+    DenyUnknown(&'p Rule),
+    /// No rule admits.
+    NoMatch,
+    /// Whether this rule admits is not known.
+    AllowUnknown(&'p Rule),
+    /// The document alone may join, but not at this age.
+    TooOld { age: Lifetime, document_ttl: Lifetime },
+}
+
+/// What a decision is made on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Case<'c> {
+    pub(super) claims: &'c ClaimValues,
+    pub(super) epoch: Timestamp,
+    /// Nothing in step 2, where nobody has been asked for proof or facts.
+    pub(super) facts: Option<&'c FactValues>,
+    pub(super) age_waived: bool,
+    pub(super) now: Timestamp,
+}
+
+impl<'c> Case<'c> {
+    pub(super) fn view(&self) -> View<'c> {
+        let instance = self.facts.map(|facts| &facts.instance);
+        View { claims: self.claims, instance, now: self.now }
+    }
+}
+
+/// The decision. Prohibitions come before permissions, and what is not known never admits.
+pub(super) fn judge<'p>(policy: &'p JoinPolicy, case: &Case<'_>) -> Verdict<'p> {
+    match (case.facts.map(|facts| &facts.proof), policy.proof.value) {
+        (Some(Proof::Disproven(_)), _) => return Verdict::Disproven,
+        (Some(Proof::NotOffered), FreshProof::Required) => return Verdict::ProofMissing,
+        (Some(Proof::NotOffered), FreshProof::NotRequired { .. })
+        | (Some(Proof::Proven) | None, _) => {}
+    }
+    let view = case.view();
+    let deny = strongest(policy.deny(), Effect::Deny, &view);
+    let allow = strongest(policy.allow.iter(), Effect::Allow, &view);
+    let rule = match (deny, allow) {
+        (Matched::Surely(rule), _) => return Verdict::Denied(rule),
+        (_, Matched::None) => return Verdict::NoMatch,
+        (Matched::Perhaps(rule), _) => return Verdict::DenyUnknown(rule),
+        (Matched::None, Matched::Perhaps(rule)) => return Verdict::AllowUnknown(rule),
+        (Matched::None, Matched::Surely(rule)) => rule,
+    };
+    if let FreshProof::NotRequired { document_ttl: Some(document_ttl) } = policy.proof.value {
+        let age = case.now.since(case.epoch);
+        if age > document_ttl && !case.age_waived {
+            return Verdict::TooOld { age, document_ttl };
+        }
+    }
+    Verdict::Admitted(rule)
+}
+
+/// What a list of rules says.
+#[derive(Debug, Clone, Copy)]
+enum Matched<'p> {
+    /// No rule matches.
+    None,
+    /// No rule surely matches, and of this one it is not known.
+    Perhaps(&'p Rule),
+    /// This is the first rule that matches.
+    Surely(&'p Rule),
+}
+
+fn strongest<'p>(
+    rules: impl Iterator<Item = &'p Rule>,
+    effect: Effect,
+    view: &View<'_>,
+) -> Matched<'p> {
+    let mut matched = Matched::None;
+    for rule in rules {
+        match (rule.matches(effect, view), matched) {
+            (Truth::True, _) => return Matched::Surely(rule),
+            (Truth::Unknown, Matched::None) => matched = Matched::Perhaps(rule),
+            (Truth::Unknown | Truth::False, _) => {}
+        }
+    }
+    matched
+}
+
+/// Policy's "perhaps": the node's policy has rules that may admit it, and none that surely refuses.
+///
+/// Only `PolicySet::candidates` makes one, so the allow-list is asked before the cloud is (I3):
+/// ```compile_fail,E0451
+/// fn forge(claims: muster::methods::Claims) -> muster::policy::Candidates {
+///     muster::policy::Candidates { claims }
+/// }
+/// ```
+/// and it is used up by the decision:
+/// ```compile_fail,E0599
+/// fn twice(candidates: &muster::policy::Candidates) -> muster::policy::Candidates {
+///     muster::policy::Candidates::clone(candidates)
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Candidates {
+    set: Arc<PolicySet>,
+    policy: PolicyName,
+    claims: Claims,
+    needed: FactsNeeded,
+}
+
+impl PolicySet {
+    /// Step 2, match: whether the named policy may admit these claims at all. Asks nothing of
+    /// anybody; a hint or a fact that is not read yet can only keep a rule from admitting.
+    pub fn candidates(
+        self: &Arc<Self>,
+        policy: &str,
+        claims: Claims,
+        now: Timestamp,
+    ) -> Result<Candidates, Box<Denial>> {
+        let found = match self.resolve(claims.method(), policy) {
+            Ok(found) => found,
+            Err(denial) => return Err(Box::new(denial.of(self, claims, None, now))),
+        };
+        let case = Case {
+            claims: claims.values(),
+            epoch: claims.epoch(),
+            facts: None,
+            // The age is judged at the end, when the enrollment was read.
+            age_waived: true,
+            now,
+        };
+        match judge(found, &case) {
+            Verdict::Admitted(_) | Verdict::AllowUnknown(_) | Verdict::DenyUnknown(_) => {
+                let (policy, needed) = (found.name.clone(), needed(found, &case.view()));
+                Ok(Candidates { set: Arc::clone(self), policy, claims, needed })
+            }
+            verdict => {
+                let denial = Denial::from_verdict(found, verdict, &case.view());
+                Err(Box::new(denial.of(self, claims, None, now)))
+            }
+        }
+    }
+}
+
+/// The facts that can still change the decision: those of every deny rule and every allow rule that
+/// is not ruled out.
+fn needed(policy: &JoinPolicy, view: &View<'_>) -> FactsNeeded {
+    let deny = policy.deny().map(|rule| (Effect::Deny, rule));
+    let allow = policy.allow.iter().map(|rule| (Effect::Allow, rule));
+    let mut instance: Vec<&'static str> = deny
+        .chain(allow)
+        .filter(|(effect, rule)| rule.matches(*effect, view) != Truth::False)
+        .flat_map(|(_, rule)| &rule.conditions)
+        .filter(|condition| condition.field.source == Source::Instance)
+        .map(|condition| condition.field.reads)
+        .collect();
+    instance.sort_unstable();
+    instance.dedup();
+    FactsNeeded { instance, proof_required: policy.proof.value == FreshProof::Required }
+}
+
+impl Candidates {
+    /// The claims that were matched.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// The name of the policy that may admit.
+    pub fn policy(&self) -> &PolicyName {
+        &self.policy
+    }
+
+    /// The set that the policy is of.
+    pub fn set(&self) -> &Arc<PolicySet> {
+        &self.set
+    }
+
+    /// What must be gathered for the decision.
+    pub fn needed(&self) -> &FactsNeeded {
+        &self.needed
+    }
+
+    /// Step 4, decide: all rules again, on proven values and gathered facts.
+    pub fn decide(
+        self,
+        facts: &Facts,
+        request: OrderRequest,
+        now: Timestamp,
+    ) -> Result<Approval, Box<Denial>> {
+        let Self { set, policy, claims, needed: _ } = self;
+        let facts = facts.values();
+        let found = match set.resolve(claims.method(), policy.as_str()) {
+            Ok(found) => found,
+            Err(denial) => return Err(Box::new(denial.of(&set, claims, Some(facts), now))),
+        };
+        let case = Case {
+            claims: claims.values(),
+            epoch: claims.epoch(),
+            facts: Some(facts),
+            age_waived: request.age_waived,
+            now,
+        };
+        let denial = match judge(found, &case) {
+            Verdict::Admitted(rule) => match order(found, &claims, &request, now) {
+                Ok(order) => {
+                    let strength = match facts.proof {
+                        Proof::Proven => Strength::Proof,
+                        Proof::NotOffered | Proof::Disproven(_) => Strength::Document,
+                    };
+                    let decided = (request.slot, strength, order);
+                    return Ok(Approval::assertion(&set, found, rule, claims, decided));
+                }
+                Err(refused) => Denial::new(found, Code::NameNotPermitted, refused.to_string()),
+            },
+            verdict => Denial::from_verdict(found, verdict, &case.view()),
+        };
+        Err(Box::new(denial.of(&set, claims, Some(facts), now)))
+    }
+}
+
+/// Policy's no.
+#[derive(Debug)]
+pub struct Denial {
+    /// The stable code, for the operator; a node reads `NOT_ADMITTED`.
+    pub code: Code,
+    /// What kept the node out, for the operator.
+    pub message: String,
+    /// What the node may be told: of its own evidence only.
+    pub hint: Option<String>,
+    /// The policy that refused, if there is one.
+    pub policy: Option<PolicyName>,
+    decided: Option<Box<Decided>>,
+}
+
+/// What was decided on, so that the whole reason can be had when somebody asks for it, and costs
+/// nothing when nobody does.
+#[derive(Debug)]
+struct Decided {
+    set: Arc<PolicySet>,
+    claims: Claims,
+    facts: Option<FactValues>,
+    now: Timestamp,
+}
+
+impl Denial {
+    /// A denial before there was a policy to decide by.
+    pub(super) fn early(code: Code, message: &str) -> Self {
+        Self { code, message: message.to_owned(), hint: None, policy: None, decided: None }
+    }
+
+    fn new(policy: &JoinPolicy, code: Code, message: String) -> Self {
+        Self { code, message, hint: None, policy: Some(policy.name.clone()), decided: None }
+    }
+
+    fn from_verdict(policy: &JoinPolicy, verdict: Verdict<'_>, view: &View<'_>) -> Self {
+        let name = &policy.name;
+        let at = |rule: &Rule| format!("`{}` ({})", rule.name, rule.place);
+        let (code, message) = match verdict {
+            // `Admitted` is never a denial; if it came here, no code would admit by mistake.
+            Verdict::Admitted(_) | Verdict::NoMatch => {
+                (Code::PolicyNoMatch, format!("no allow rule of policy `{name}` matches"))
+            }
+            Verdict::Disproven => {
+                (Code::ProofDisproven, "the proof that was offered is false".to_owned())
+            }
+            Verdict::ProofMissing => (
+                Code::FreshProofRequired,
+                format!("policy `{name}` requires a fresh proof and none was offered"),
+            ),
+            Verdict::Denied(rule) => {
+                (Code::PolicyDenied, format!("the deny rule {} matches", at(rule)))
+            }
+            Verdict::DenyUnknown(rule) => (
+                doubt(rule, view, Code::PolicyDenied),
+                format!("whether the deny rule {} matches is not known", at(rule)),
+            ),
+            Verdict::AllowUnknown(rule) => (
+                doubt(rule, view, Code::PolicyNoMatch),
+                format!("whether the allow rule {} matches is not known", at(rule)),
+            ),
+            Verdict::TooOld { age, document_ttl } => (
+                Code::DocumentTooOld,
+                format!("the document is {}, policy `{name}` takes {document_ttl}", Old(age)),
+            ),
+        };
+        let hint = match verdict {
+            Verdict::TooOld { age, .. } => Some(format!("the document is {}", Old(age))),
+            Verdict::Admitted(_)
+            | Verdict::Disproven
+            | Verdict::ProofMissing
+            | Verdict::Denied(_)
+            | Verdict::DenyUnknown(_)
+            | Verdict::NoMatch
+            | Verdict::AllowUnknown(_) => None,
+        };
+        Self { hint, ..Self::new(policy, code, message) }
+    }
+
+    fn of(
+        self,
+        set: &Arc<PolicySet>,
+        claims: Claims,
+        facts: Option<&FactValues>,
+        now: Timestamp,
+    ) -> Self {
+        let decided = Decided { set: Arc::clone(set), claims, facts: facts.cloned(), now };
+        Self { decided: Some(Box::new(decided)), ..self }
+    }
+
+    /// The claims that were refused.
+    pub fn claims(&self) -> Option<&Claims> {
+        self.decided.as_ref().map(|decided| &decided.claims)
+    }
+
+    /// The whole reason, rule by rule. Worked out when it is asked for; nothing where there was no
+    /// policy to explain.
+    pub fn explanation(&self) -> Option<Explanation> {
+        let Decided { set, claims, facts, now } = self.decided.as_deref()?;
+        let policy = set.policy(self.policy.as_ref()?.as_str())?;
+        let case = Case {
+            claims: claims.values(),
+            epoch: claims.epoch(),
+            facts: facts.as_ref(),
+            // Never waived: an explanation of a refusal shows every reason.
+            age_waived: false,
+            now: *now,
+        };
+        Some(explain_case([policy], &case))
+    }
+}
+
+/// An outage if a fact was not read; final if the evidence itself leaves the doubt.
+fn doubt(rule: &Rule, view: &View<'_>, otherwise: Code) -> Code {
+    if rule.conditions.iter().any(|condition| condition.is_unread(view)) {
+        Code::PolicyFactsMissing
+    } else {
+        otherwise
+    }
+}
+
+/// An age as people say it: `47 min old`.
+pub(super) struct Old(pub(super) Lifetime);
+
+impl fmt::Display for Old {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let minutes = self.0.seconds() / 60;
+        match minutes {
+            0 => write!(f, "{} s old", self.0.seconds()),
+            1..120 => write!(f, "{minutes} min old"),
+            120..2880 => write!(f, "{} h old", minutes / 60),
+            _ => write!(f, "{} days old", minutes / 1440),
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! Explanations: every rule and field of a decision, with what was expected and what was there.
+//! Made only when somebody asks; the verdict is the one that `judge` gives.
+
+use serde::Serialize;
+
+use super::decide::{Case, Old, Verdict, judge};
+use super::finding::Place;
+use super::join_policy::{FreshProof, JoinPolicy};
+use super::rule::{Condition, Effect, Rule};
+use super::set::PolicySet;
+use super::truth::{Truth, View};
+use super::wording::{actual, expected};
+use crate::domain::{Lifetime, Timestamp};
+use crate::methods::{ClaimValues, FactValues, Proof};
+
+/// A node as it is, or as it might be.
+#[derive(Debug, Clone, Copy)]
+pub struct Hypothesis<'h> {
+    /// Its join method.
+    pub method: &'h str,
+    /// Its claims.
+    pub values: &'h ClaimValues,
+    /// When its run began.
+    pub epoch: Timestamp,
+}
+
+/// How it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The node is admitted.
+    Admitted,
+    /// It is not.
+    Refused,
+    /// It depends on facts that were not read.
+    NeedsFacts,
+}
+
+/// Whether a rule or field fits the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fit {
+    /// It does.
+    Match,
+    /// It does not.
+    NoMatch,
+    /// That is not known.
+    Unknown,
+}
+
+impl From<Truth> for Fit {
+    fn from(truth: Truth) -> Self {
+        match truth {
+            Truth::True => Self::Match,
+            Truth::False => Self::NoMatch,
+            Truth::Unknown => Self::Unknown,
+        }
+    }
+}
+
+/// The whole reason of a decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// How it ends.
+    pub outcome: Outcome,
+    /// The policy that decides, or that comes nearest to admitting.
+    pub policy: Option<String>,
+    /// The rule that decides, or that comes nearest to admitting.
+    pub rule: Option<String>,
+    /// The field that keeps it from admitting.
+    pub field: Option<String>,
+    /// Where to look.
+    pub file: Option<String>,
+    /// Where to look.
+    pub line: Option<u32>,
+    /// Where to look.
+    pub column: Option<u32>,
+    /// The same in a sentence.
+    pub message: String,
+    /// Every policy that was asked.
+    pub policies: Vec<PolicyExplanation>,
+}
+
+/// One policy of an explanation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PolicyExplanation {
+    /// Its name.
+    pub name: String,
+    /// How it ends under this policy.
+    pub outcome: Outcome,
+    /// Its rules: deny, allow, and the terms on which it admits.
+    pub rules: Vec<RuleExplanation>,
+}
+
+/// One rule of an explanation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RuleExplanation {
+    /// Its name, or its list and index.
+    pub name: String,
+    /// `allow`, `deny` or `terms`.
+    pub kind: &'static str,
+    /// Whether it fits.
+    pub outcome: Fit,
+    /// Its file.
+    pub file: String,
+    /// Its line.
+    pub line: u32,
+    /// Its column.
+    pub column: u32,
+    /// Its fields.
+    pub fields: Vec<FieldExplanation>,
+}
+
+/// One field of an explanation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FieldExplanation {
+    /// Its name.
+    pub field: String,
+    /// Whether it fits.
+    pub outcome: Fit,
+    /// What the rule wants.
+    pub expected: String,
+    /// What the node has; nothing where it has none or where it was not read.
+    pub actual: Option<String>,
+    /// Its line.
+    pub line: u32,
+    /// Its column.
+    pub column: u32,
+}
+
+/// Explains what the set, or one policy of it, says of a node. A name that no policy of the method
+/// has leaves `policies` empty.
+pub fn explain(
+    set: &PolicySet,
+    node: &Hypothesis<'_>,
+    facts: &FactValues,
+    policy: Option<&str>,
+    now: Timestamp,
+) -> Explanation {
+    let case =
+        Case { claims: node.values, epoch: node.epoch, facts: Some(facts), age_waived: false, now };
+    let policies = set
+        .policies()
+        .filter(|found| found.method() == node.method)
+        .filter(|found| policy.is_none_or(|name| found.name().as_str() == name));
+    explain_case(policies, &case)
+}
+
+pub(super) fn explain_case<'p>(
+    policies: impl IntoIterator<Item = &'p JoinPolicy>,
+    case: &Case<'_>,
+) -> Explanation {
+    let mut reasons: Vec<Reason> = Vec::new();
+    let mut explained = Vec::new();
+    for policy in policies {
+        let reason = reason(policy, case);
+        let outcome = reason.outcome;
+        reasons.push(reason);
+        let rules = rules(policy, case);
+        explained.push(PolicyExplanation { name: policy.name.to_string(), outcome, rules });
+    }
+    // The best outcome; among refusals the one that misses least, then the first by name.
+    let Some(reason) = reasons.into_iter().min_by_key(Reason::rank) else {
+        return Explanation {
+            outcome: Outcome::Refused,
+            policy: None,
+            rule: None,
+            field: None,
+            file: None,
+            line: None,
+            column: None,
+            message: "there is no such policy".to_owned(),
+            policies: Vec::new(),
+        };
+    };
+    Explanation {
+        outcome: reason.outcome,
+        policy: Some(reason.policy),
+        rule: reason.rule,
+        field: reason.field,
+        file: Some(reason.place.file.to_string()),
+        line: Some(reason.place.line),
+        column: Some(reason.place.column),
+        message: reason.message,
+        policies: explained,
+    }
+}
+
+/// Why one policy decides as it does, and where that is written.
+struct Reason {
+    outcome: Outcome,
+    misses: usize,
+    policy: String,
+    rule: Option<String>,
+    field: Option<String>,
+    place: Place,
+    message: String,
+}
+
+impl Reason {
+    fn rank(&self) -> (u8, usize) {
+        match self.outcome {
+            Outcome::Admitted => (0, 0),
+            Outcome::NeedsFacts => (1, self.misses),
+            Outcome::Refused => (2, self.misses),
+        }
+    }
+}
+
+fn reason(policy: &JoinPolicy, case: &Case<'_>) -> Reason {
+    let view = case.view();
+    let reason =
+        |outcome, misses, rule: Option<&Rule>, field: Option<&str>, place: &Place, message| {
+            Reason {
+                outcome,
+                misses,
+                policy: policy.name.to_string(),
+                rule: rule.map(|rule| rule.name.clone()),
+                field: field.map(str::to_owned),
+                place: place.clone(),
+                message,
+            }
+        };
+    let terms = |field, message| {
+        reason(Outcome::Refused, 1, None, Some(field), &policy.proof.place, message)
+    };
+    match judge(policy, case) {
+        Verdict::Admitted(rule) => match impossible_name(policy, case.claims) {
+            None => {
+                let message = format!("the rule `{}` admits", rule.name);
+                reason(Outcome::Admitted, 0, Some(rule), None, &rule.place, message)
+            }
+            Some((place, message)) => {
+                reason(Outcome::Refused, 1, Some(rule), Some("dns_names"), &place, message)
+            }
+        },
+        Verdict::Disproven => {
+            terms("fresh_proof", "the proof that was offered is false".to_owned())
+        }
+        Verdict::ProofMissing => {
+            terms("fresh_proof", "a fresh proof is required, none was offered".to_owned())
+        }
+        Verdict::TooOld { age, document_ttl } => {
+            let message = format!("the document is {}, at most {document_ttl} may join", Old(age));
+            terms("document_ttl", message)
+        }
+        Verdict::Denied(rule) => {
+            let message = format!("the deny rule `{}` matches", rule.name);
+            let field = rule.conditions.first().map(|condition| condition.field.name);
+            // Farther than any allow rule: a prohibition is not nearly a permission.
+            reason(Outcome::Refused, usize::MAX, Some(rule), field, &rule.place, message)
+        }
+        Verdict::DenyUnknown(rule) => doubtful(rule, Effect::Deny, &view, &reason),
+        Verdict::AllowUnknown(rule) => doubtful(rule, Effect::Allow, &view, &reason),
+        Verdict::NoMatch => {
+            let Some((misses, rule)) = nearest(policy, &view) else {
+                let message = "the policy has no allow rule".to_owned();
+                return reason(Outcome::Refused, usize::MAX, None, None, &policy.place, message);
+            };
+            let (field, place, why) = first_miss(rule, &view);
+            let message = format!("no allow rule matches; the nearest is `{}`: {why}", rule.name);
+            reason(Outcome::Refused, misses, Some(rule), Some(field), place, message)
+        }
+    }
+}
+
+fn doubtful(
+    rule: &Rule,
+    effect: Effect,
+    view: &View<'_>,
+    reason: &impl Fn(Outcome, usize, Option<&Rule>, Option<&str>, &Place, String) -> Reason,
+) -> Reason {
+    let unknown =
+        rule.conditions.iter().filter(|condition| condition.holds(effect, view) == Truth::Unknown);
+    let is_unread = unknown.clone().any(|condition| condition.is_unread(view));
+    // Only what can still be read is worth waiting for; silent evidence stays silent.
+    let outcome = if is_unread { Outcome::NeedsFacts } else { Outcome::Refused };
+    let first = unknown.clone().next();
+    let place = first.map_or(&rule.place, |condition| &condition.place);
+    let message =
+        format!("whether the {} rule `{}` matches is not known", effect.as_str(), rule.name);
+    reason(
+        outcome,
+        unknown.count(),
+        Some(rule),
+        first.map(|condition| condition.field.name),
+        place,
+        message,
+    )
+}
+
+/// The allow rule with the fewest fields that do not match.
+fn nearest<'p>(policy: &'p JoinPolicy, view: &View<'_>) -> Option<(usize, &'p Rule)> {
+    let misses = |rule: &Rule| {
+        let conditions = rule.conditions.iter();
+        let missed = conditions.filter(|held| held.holds(Effect::Allow, view) != Truth::True);
+        missed.count() + usize::from(rule.has_expired(view.now))
+    };
+    policy.allow.iter().map(|rule| (misses(rule), rule)).min_by_key(|(misses, _)| *misses)
+}
+
+/// The first field that keeps a rule from matching.
+fn first_miss<'r>(rule: &'r Rule, view: &View<'_>) -> (&'static str, &'r Place, String) {
+    let missed = |condition: &&Condition| condition.holds(Effect::Allow, view) == Truth::False;
+    match rule.conditions.iter().find(missed) {
+        Some(condition) => {
+            let (name, wanted) = (condition.field.name, expected(&condition.test));
+            let found = actual(condition, view).unwrap_or_else(|| "nothing".to_owned());
+            (name, &condition.place, format!("`{name}` wants {wanted}, the node has {found}"))
+        }
+        None => ("until", &rule.place, "it has expired".to_owned()),
+    }
+}
+
+fn impossible_name(policy: &JoinPolicy, claims: &ClaimValues) -> Option<(Place, String)> {
+    policy.certificate.dns_names.iter().find_map(|template| {
+        let why = template.render(claims).err()?.why;
+        Some((template.place.clone(), format!("`{}` makes no name: {why}", template.text)))
+    })
+}
+
+fn rules(policy: &JoinPolicy, case: &Case<'_>) -> Vec<RuleExplanation> {
+    let view = case.view();
+    let deny = policy.deny().map(|rule| explained(rule, Effect::Deny, &view));
+    let allow = policy.allow.iter().map(|rule| explained(rule, Effect::Allow, &view));
+    deny.chain(allow).chain([terms(policy, case)]).collect()
+}
+
+fn explained(rule: &Rule, effect: Effect, view: &View<'_>) -> RuleExplanation {
+    let mut fields: Vec<FieldExplanation> = rule
+        .conditions
+        .iter()
+        .map(|condition| FieldExplanation {
+            field: condition.field.name.to_owned(),
+            outcome: condition.holds(effect, view).into(),
+            expected: expected(&condition.test),
+            actual: actual(condition, view),
+            line: condition.place.line,
+            column: condition.place.column,
+        })
+        .collect();
+    if let Some(until) = rule.until {
+        let is_in_force = !rule.has_expired(view.now);
+        let wanted = format!("until {until}");
+        let found = Some(view.now.to_string());
+        fields.push(field("until", is_in_force, wanted, found, &rule.place));
+    }
+    RuleExplanation {
+        name: rule.name.clone(),
+        kind: effect.as_str(),
+        outcome: rule.matches(effect, view).into(),
+        file: rule.place.file.to_string(),
+        line: rule.place.line,
+        column: rule.place.column,
+        fields,
+    }
+}
+
+/// The terms beside the rules: proof, age, names.
+fn terms(policy: &JoinPolicy, case: &Case<'_>) -> RuleExplanation {
+    let place = &policy.proof.place;
+    let mut fields = Vec::new();
+    let proof = case.facts.map(|facts| &facts.proof);
+    let is_required = policy.proof.value == FreshProof::Required;
+    let (is_met, found) = match proof {
+        None => (Fit::Unknown, None),
+        Some(Proof::Proven) => (Fit::Match, Some("proven")),
+        Some(Proof::NotOffered) if is_required => (Fit::NoMatch, Some("not offered")),
+        Some(Proof::NotOffered) => (Fit::Match, Some("not offered")),
+        Some(Proof::Disproven(_)) => (Fit::NoMatch, Some("disproven")),
+    };
+    let wanted = if is_required { "required" } else { "not_required" };
+    let found = found.map(str::to_owned);
+    let proof = field("fresh_proof", true, wanted.to_owned(), found, place);
+    fields.push(FieldExplanation { outcome: is_met, ..proof });
+    if let FreshProof::NotRequired { document_ttl: Some(document_ttl) } = policy.proof.value {
+        let age: Lifetime = case.now.since(case.epoch);
+        let is_young = age <= document_ttl;
+        let (wanted, found) = (document_ttl.to_string(), Some(Old(age).to_string()));
+        fields.push(field("document_ttl", is_young, wanted, found, place));
+    }
+    for template in &policy.certificate.dns_names {
+        let name = template.render(case.claims);
+        let is_possible = name.is_ok();
+        let (wanted, place) = (template.text.clone(), &template.place);
+        fields.push(field("dns_names", is_possible, wanted, name.ok(), place));
+    }
+    let has = |wanted| fields.iter().any(|field| field.outcome == wanted);
+    let outcome = match (has(Fit::NoMatch), has(Fit::Unknown)) {
+        (true, _) => Fit::NoMatch,
+        (false, true) => Fit::Unknown,
+        (false, false) => Fit::Match,
+    };
+    RuleExplanation {
+        name: policy.method().to_owned(),
+        kind: "terms",
+        outcome,
+        file: place.file.to_string(),
+        line: place.line,
+        column: place.column,
+        fields,
+    }
+}
+
+fn field(
+    name: &str,
+    fits: bool,
+    expected: String,
+    actual: Option<String>,
+    place: &Place,
+) -> FieldExplanation {
+    FieldExplanation {
+        field: name.to_owned(),
+        outcome: if fits { Fit::Match } else { Fit::NoMatch },
+        expected,
+        actual,
+        line: place.line,
+        column: place.column,
+    }
+}

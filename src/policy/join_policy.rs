@@ -1,0 +1,391 @@
+//! A join policy: its rules and the terms on which it admits.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::conditions::{MAX_RULES, Reader};
+use super::decode::{self, Keys, invalid};
+use super::dns::{NameTemplate, templates};
+use super::document::{Document, Metadata, length};
+use super::finding::{FindingCode, Place, Report, quoted};
+use super::rule::{Effect, Rule};
+use super::yaml::{Content, Node};
+use crate::domain::{Lifetime, PolicyName};
+use crate::methods::Declaration;
+
+/// The life of a certificate unless the policy says otherwise.
+const DEFAULT_TTL: Lifetime = Lifetime::from_hours(12);
+/// The longest life of a certificate: access that was taken away ends within it.
+const MAX_TTL: Lifetime = Lifetime::from_days(7);
+/// The oldest document that may join without a fresh proof.
+const MAX_DOCUMENT_TTL: Lifetime = Lifetime::from_hours(24);
+
+/// One join policy, as it is in force.
+#[derive(Debug)]
+pub struct JoinPolicy {
+    pub(super) name: PolicyName,
+    pub(super) place: Place,
+    pub(super) description: Option<String>,
+    pub(super) owner: Option<String>,
+    pub(super) method: &'static Declaration,
+    pub(super) roles: Vec<String>,
+    pub(super) allow: Vec<Rule>,
+    /// Its own, then those of the deny lists.
+    pub(super) deny: Vec<Arc<Rule>>,
+    pub(super) proof: Written<FreshProof>,
+    pub(super) look_up: Written<LookUp>,
+    pub(super) certificate: Certificate,
+}
+
+/// A value and where it is written; the place of the policy if it is a default.
+#[derive(Debug, Clone)]
+pub(super) struct Written<T> {
+    pub(super) value: T,
+    pub(super) place: Place,
+    pub(super) is_default: bool,
+}
+
+/// Whether a node must prove itself afresh, bound to its key and connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FreshProof {
+    /// Every join.
+    Required,
+    /// The document alone may join, up to this age.
+    NotRequired {
+        /// The oldest document; none where the method's evidence has no age.
+        document_ttl: Option<Lifetime>,
+    },
+}
+
+/// How the instance is looked at, the weaker first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum LookUp {
+    /// Not at all: its facts are never read.
+    None,
+    /// With the server's own credentials.
+    Own,
+}
+
+/// What a policy says of certificates.
+#[derive(Debug)]
+pub(super) struct Certificate {
+    pub(super) ttl: Written<Lifetime>,
+    pub(super) dns_names: Vec<NameTemplate>,
+    pub(super) labels: BTreeMap<String, String>,
+}
+
+impl JoinPolicy {
+    /// The name: `metadata.name`.
+    pub fn name(&self) -> &PolicyName {
+        &self.name
+    }
+
+    /// Where it stands.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The name of its join method.
+    pub fn method(&self) -> &'static str {
+        self.method.name
+    }
+
+    /// Whether a fresh proof is required.
+    pub fn fresh_proof(&self) -> FreshProof {
+        self.proof.value
+    }
+
+    /// How long its certificates live.
+    pub fn ttl(&self) -> Lifetime {
+        self.certificate.ttl.value
+    }
+
+    /// The roles of its nodes.
+    pub fn roles(&self) -> &[String] {
+        &self.roles
+    }
+
+    /// The labels of its nodes.
+    pub fn labels(&self) -> &BTreeMap<String, String> {
+        &self.certificate.labels
+    }
+
+    /// The rules that may admit.
+    pub fn allow(&self) -> &[Rule] {
+        &self.allow
+    }
+
+    /// The rules that refuse, deny lists included.
+    pub fn deny(&self) -> impl Iterator<Item = &Rule> {
+        self.deny.iter().map(AsRef::as_ref)
+    }
+}
+
+/// Which features this version has. Tests of what comes later turn them on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Features {
+    /// Instances can be looked at.
+    pub(super) look_up: bool,
+}
+
+/// Reads a policy. `reader` must have the fields of `method`.
+pub(super) fn read(
+    document: &Document<'_>,
+    method: &'static Declaration,
+    reader: &mut Reader<'_>,
+    features: Features,
+    report: &mut Report,
+) -> Option<JoinPolicy> {
+    let allowed = ["method", "roles", "allow", "deny", "certificate", "slots", method.name];
+    let keys = Keys::read(document.spec, "the `spec` of a JoinPolicy", &allowed, report)?;
+    if let Some(node) = keys.get("slots") {
+        not_yet("`slots` come with a later version", "no `slots`", node, report);
+    }
+    let roles = keys.required("roles", "`roles: [node]`", report).map(|node| roles(node, report));
+    let allow = keys
+        .required("allow", "`allow:` with at least one rule", report)
+        .map(|node| reader.rules(node, Effect::Allow, None, report));
+    let deny = keys.get("deny").map(|node| reader.rules(node, Effect::Deny, None, report));
+    if length(keys.get("allow")) + length(keys.get("deny")) > MAX_RULES {
+        let expected = "at most 1,000 rules a policy, allow and deny together";
+        report.add(FindingCode::LimitExceeded, keys.place, "too many rules", expected);
+    }
+    let place = &document.metadata.place;
+    let (proof, look_up) = settings(keys.get(method.name), method, features, place, report);
+    let certificate = certificate(keys.get("certificate"), method, place, report);
+    let Metadata { name, place, description, owner } = document.metadata.clone();
+    Some(JoinPolicy {
+        name,
+        place,
+        description,
+        owner,
+        method,
+        roles: roles?,
+        allow: allow?,
+        deny: deny.unwrap_or_default().into_iter().map(Arc::new).collect(),
+        proof: proof?,
+        look_up,
+        certificate: certificate?,
+    })
+}
+
+/// The method that a policy names, read before the rest because it decides what the rest may say.
+pub(super) fn method_of(
+    document: &Document<'_>,
+    methods: &'static [&'static Declaration],
+    report: &mut Report,
+) -> Option<&'static Declaration> {
+    let Content::Mapping(entries) = &document.spec.content else {
+        let _reported = decode::mapping(document.spec, "the `spec` of a JoinPolicy", report);
+        return None;
+    };
+    let names: Vec<&str> = methods.iter().map(|method| method.name).collect();
+    let Some((_, node)) = entries.iter().find(|(key, _)| key.text == "method") else {
+        let expected = format!("`method: {}`", names.join("` or `method: "));
+        let place = &document.spec.place;
+        report.add(FindingCode::KeyMissing, place, "the policy names no method", expected);
+        return None;
+    };
+    let text = decode::text(node, "method", report)?;
+    let found = methods.iter().find(|method| method.name == text);
+    if found.is_none() {
+        let message = format!("{} is no join method of this version", quoted(text));
+        let expected = decode::unknown(text, &names);
+        report.add(FindingCode::MethodUnknown, &node.place, message, expected);
+    }
+    found.copied()
+}
+
+fn roles(node: &Node, report: &mut Report) -> Vec<String> {
+    let mut roles = Vec::new();
+    for (text, item) in decode::texts(node, "roles", "[node]", report).unwrap_or_default() {
+        let is_role = text.len() <= 63
+            && text.starts_with(|first: char| first.is_ascii_alphabetic())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+        if is_role {
+            roles.push(text.to_owned());
+        } else {
+            let expected = "a letter, then letters, digits, `-` and `_`, at most 63";
+            let _reported: Option<()> = invalid(item, "roles", expected, report);
+        }
+    }
+    roles
+}
+
+fn not_yet(message: &str, expected: &str, node: &Node, report: &mut Report) {
+    report.add(FindingCode::NotInThisVersion, &node.place, message, expected);
+}
+
+/// The block that has the method's name.
+fn settings(
+    node: Option<&Node>,
+    method: &'static Declaration,
+    features: Features,
+    place: &Place,
+    report: &mut Report,
+) -> (Option<Written<FreshProof>>, Written<LookUp>) {
+    let mut allowed = vec!["rejoin"];
+    if method.has_fresh_proof {
+        allowed.extend(["fresh_proof", "document_ttl"]);
+    }
+    if method.has_look_up {
+        allowed.push("look_up");
+    }
+    let none = Written { value: LookUp::None, place: place.clone(), is_default: true };
+    let default = match method.has_fresh_proof {
+        true => FreshProof::Required,
+        false => FreshProof::NotRequired { document_ttl: None },
+    };
+    let default = Written { value: default, place: place.clone(), is_default: true };
+    let Some(node) = node else { return (Some(default), none) };
+    let Some(keys) = Keys::read(node, "the method's settings", &allowed, report) else {
+        return (None, none);
+    };
+    if let Some(node) = keys.get("rejoin") {
+        rejoin(node, report);
+    }
+    let look_up = match keys.get("look_up") {
+        Some(node) => look_up(node, features, report),
+        None => none,
+    };
+    let proof =
+        if method.has_fresh_proof { fresh_proof(&keys, default, report) } else { Some(default) };
+    (proof, look_up)
+}
+
+fn fresh_proof(
+    keys: &Keys<'_>,
+    default: Written<FreshProof>,
+    report: &mut Report,
+) -> Option<Written<FreshProof>> {
+    let written = keys.get("fresh_proof");
+    let is_required = match written {
+        None => true,
+        Some(node) => match decode::text(node, "fresh_proof", report)? {
+            "required" => true,
+            "not_required" => false,
+            _ => return invalid(node, "fresh_proof", "required or not_required", report),
+        },
+    };
+    let place = written.map_or(keys.place, |node| &node.place).clone();
+    match (is_required, keys.get("document_ttl")) {
+        (true, None) => {
+            let value = FreshProof::Required;
+            Some(written.map_or(default, |_| Written { value, place, is_default: false }))
+        }
+        (true, Some(node)) => {
+            let message = "`document_ttl` does nothing where a fresh proof is required: an old \
+                           document may join with one";
+            let expected = "no `document_ttl`, or `fresh_proof: not_required`";
+            report.add(FindingCode::DocumentTtlUnused, &node.place, message, expected);
+            None
+        }
+        (false, None) => {
+            if !keys.has("document_ttl") {
+                let message = "without a fresh proof a document would join for ever";
+                let expected = "`document_ttl: 15m` beside it, at most 24h";
+                report.add(FindingCode::DocumentTtlMissing, &place, message, expected);
+            }
+            None
+        }
+        (false, Some(node)) => {
+            let span = decode::duration(node, "document_ttl", MAX_DOCUMENT_TTL, report)?;
+            let value = FreshProof::NotRequired { document_ttl: Some(span) };
+            Some(Written { value, place, is_default: false })
+        }
+    }
+}
+
+fn look_up(node: &Node, features: Features, report: &mut Report) -> Written<LookUp> {
+    let written = |value| Written { value, place: node.place.clone(), is_default: false };
+    match &node.content {
+        Content::Scalar { text, .. } if text == "none" => written(LookUp::None),
+        Content::Scalar { text, .. } if text == "own" && features.look_up => written(LookUp::Own),
+        _ => {
+            let message = "looking at instances comes with a later version";
+            not_yet(message, "`look_up: none` until then", node, report);
+            // As if it looked, so that its rules are not reported as well.
+            written(LookUp::Own)
+        }
+    }
+}
+
+fn rejoin(node: &Node, report: &mut Report) {
+    let is_never = matches!(&node.content,
+        Content::Scalar { text, .. } if text == "never");
+    if !is_never {
+        let message = "`rejoin` other than `never` comes with a later version";
+        let expected = "`rejoin: never`; until then `muster nodes allow-rejoin` admits one node";
+        not_yet(message, expected, node, report);
+    }
+}
+
+fn certificate(
+    node: Option<&Node>,
+    method: &'static Declaration,
+    place: &Place,
+    report: &mut Report,
+) -> Option<Certificate> {
+    let default = Written { value: DEFAULT_TTL, place: place.clone(), is_default: true };
+    let Some(node) = node else {
+        return Some(Certificate { ttl: default, dns_names: Vec::new(), labels: BTreeMap::new() });
+    };
+    let keys = Keys::read(node, "`certificate`", &["ttl", "dns_names", "labels"], report)?;
+    let ttl = match keys.get("ttl") {
+        None => Some(default),
+        Some(node) => decode::duration(node, "ttl", MAX_TTL, report).map(|value| Written {
+            value,
+            place: node.place.clone(),
+            is_default: false,
+        }),
+    };
+    let dns_names = keys.get("dns_names").map(|node| templates(node, method, report));
+    let labels = keys.get("labels").map(|node| labels(node, report));
+    Some(Certificate {
+        ttl: ttl?,
+        dns_names: dns_names.unwrap_or_default(),
+        labels: labels.unwrap_or_default(),
+    })
+}
+
+/// Labels are literal text; variables in them come later and must not be silently taken for text.
+fn labels(node: &Node, report: &mut Report) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::new();
+    for (key, value) in decode::mapping(node, "`labels`", report).unwrap_or_default() {
+        if value.is_null() {
+            decode::report_null(&key.text, &value.place, report);
+            continue;
+        }
+        let is_name = (1..=63).contains(&key.text.len())
+            && key.text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b));
+        if !is_name {
+            let message = format!("{} is no name of a label", quoted(&key.text));
+            let expected = "letters, digits, `-`, `_`, `.` and `/`, at most 63";
+            report.add(FindingCode::ValueInvalid, &key.place, message, expected);
+        }
+        let Some(text) = decode::text(value, &key.text, report) else { continue };
+        if text.contains(['{', '}']) || text.chars().any(char::is_control) {
+            let _reported: Option<()> =
+                invalid(value, &key.text, "literal text without braces, on one line", report);
+        }
+        labels.insert(key.text.clone(), text.to_owned());
+    }
+    labels
+}
+
+/// Reads a deny list: its rules, which hold for every policy.
+pub(super) fn deny_list(
+    document: &Document<'_>,
+    reader: &mut Reader<'_>,
+    report: &mut Report,
+) -> Vec<Arc<Rule>> {
+    let Some(keys) = Keys::read(document.spec, "the `spec` of a DenyList", &["deny"], report)
+    else {
+        return Vec::new();
+    };
+    let Some(node) = keys.required("deny", "`deny:` with at least one rule", report) else {
+        return Vec::new();
+    };
+    let name = Some(&document.metadata.name);
+    reader.rules(node, Effect::Deny, name, report).into_iter().map(Arc::new).collect()
+}

@@ -1,0 +1,40 @@
+//! Policy: claims, facts and a time in; an approval or a denial out. Pure: no I/O, no async, no
+//! clock. It knows no join method by name, only the fields that methods declare.
+//!
+//! `load` turns files into a `PolicySet`, whole or not at all. `PolicySet::candidates` asks the
+//! allow-list before the cloud is asked (I3); `Candidates::decide` asks it again on proven values.
+
+mod accounts;
+mod approval;
+mod compare;
+mod conditions;
+mod decide;
+mod decode;
+mod dns;
+mod document;
+mod explain;
+mod finding;
+mod glob;
+mod guardrails;
+mod join_policy;
+mod kinds;
+mod lint;
+mod rule;
+mod set;
+#[cfg(test)]
+mod tests;
+mod truth;
+mod wording;
+mod yaml;
+
+pub use approval::{AdmittedBy, Approval, DEFAULT_SLOT, Order, OrderRequest, Strength};
+pub use decide::{Candidates, Denial};
+pub use explain::{
+    Explanation, FieldExplanation, Fit, Hypothesis, Outcome, PolicyExplanation, RuleExplanation,
+    explain,
+};
+pub use finding::{Finding, FindingCode, Place, Severity};
+pub use join_policy::{FreshProof, JoinPolicy};
+pub use rule::Rule;
+pub use set::{Loaded, MAX_FILES, PolicyFile, PolicySet, Vocabulary, load};
+pub use yaml::MAX_FILE_BYTES;

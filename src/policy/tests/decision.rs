@@ -1,0 +1,222 @@
+//! `decide`, row by row.
+
+use super::world::{ACCOUNTS, Node, load, named_policy, now, policy, request, set, time, worker};
+use crate::domain::Code;
+use crate::methods::{Proof, Value};
+use crate::policy::{FindingCode, Order, Strength};
+
+/// Rules on every field of `ec2`.
+const EVERY_FIELD: &str = r#"
+allow:
+  - name: everything
+    accounts: [production]
+    partition: aws
+    regions: [us-east-1, us-west-2]
+    availability_zones: us-east-1*
+    images: [ami-0aaaaaaaaaaaaaaa1]
+    instance_types: [m7g.*]
+    instance_profile: web-*
+    tags: {Tier: [web, api]}
+    vpc: [vpc-0123456789abcdef0]
+    subnet: [subnet-0123456789abcdef0]
+    security_groups: [sg-0123456789abcdef0]
+    auto_scaling_group: web-*
+    imds: {v2_only: true, max_hop_limit: 1}
+    launched_within: 1h
+deny:
+  - name: bad-image
+    images: [ami-0bbbbbbbbbbbbbbb1]
+  - name: quarantined
+    tags: {Quarantine: present}
+ec2: {look_up: own}
+"#;
+
+#[test]
+fn one_change_of_an_admitted_node_is_one_denial() {
+    let set = set(&[ACCOUNTS, &policy(EVERY_FIELD)]);
+    let admitted = worker().joins(&set, "web").unwrap();
+    assert_eq!(admitted.rule().name, "everything");
+
+    let text = |value: &str| Value::Text(value.to_owned());
+    let imds = |v2_only, hop_limit| Value::MetadataOptions { v2_only, hop_limit };
+    let rows: Vec<(&str, Node, Code)> = vec![
+        (
+            "account not listed",
+            worker().claiming("account_id", "999988887777"),
+            Code::PolicyNoMatch,
+        ),
+        // T44: the same digits in another partition are another account.
+        ("account of China", worker().claiming("partition", "aws-cn"), Code::PolicyNoMatch),
+        ("no account", worker().claiming("account_id", ""), Code::PolicyNoMatch),
+        ("no partition", worker().claiming("partition", ""), Code::PolicyNoMatch),
+        ("region not listed", worker().claiming("region", "eu-west-1"), Code::PolicyNoMatch),
+        ("zone", worker().claiming("availability_zone", "us-west-2a"), Code::PolicyNoMatch),
+        ("image", worker().claiming("image_id", "ami-0aaaaaaaaaaaaaaa2"), Code::PolicyNoMatch),
+        ("type", worker().claiming("instance_type", "m7i.large"), Code::PolicyNoMatch),
+        ("profile", worker().with_fact("instance_profile", text("db-1")), Code::PolicyNoMatch),
+        (
+            "profile in a path",
+            worker().with_fact("instance_profile", text("web-/admin")),
+            Code::PolicyNoMatch,
+        ),
+        ("tag", worker().with_tag("Tier", "db"), Code::PolicyNoMatch),
+        ("tag's case", worker().with_tag("tier", "web"), Code::PolicyNoMatch),
+        // T11: a star in a value is a star.
+        ("tag with a star", worker().with_tag("Tier", "*"), Code::PolicyNoMatch),
+        ("vpc", worker().with_fact("vpc", text("vpc-0123456789abcdef1")), Code::PolicyNoMatch),
+        ("subnet", worker().with_fact("subnet", text("subnet-0")), Code::PolicyNoMatch),
+        ("groups", worker().with_fact("security_groups", Value::List(vec![])), Code::PolicyNoMatch),
+        ("group", worker().with_fact("auto_scaling_group", text("db")), Code::PolicyNoMatch),
+        ("IMDSv1", worker().with_fact("imds", imds(false, 1)), Code::PolicyNoMatch),
+        ("two hops", worker().with_fact("imds", imds(true, 2)), Code::PolicyNoMatch),
+        (
+            "old launch",
+            worker().with_fact("launch_time", Value::Time(time("2026-06-01T10:59:59Z"))),
+            Code::PolicyNoMatch,
+        ),
+        ("bad image", worker().claiming("image_id", "ami-0bbbbbbbbbbbbbbb1"), Code::PolicyDenied),
+        ("quarantined", worker().with_tag("Quarantine", "true"), Code::PolicyDenied),
+        // T65: a deny rule on tags that could not be read.
+        ("unseen", worker().unseen(), Code::PolicyFactsMissing),
+        ("no proof", worker().with_proof(Proof::NotOffered), Code::FreshProofRequired),
+        (
+            "false proof",
+            worker().with_proof(Proof::Disproven("other account".into())),
+            Code::ProofDisproven,
+        ),
+        // I11: a fact of a kind that the field cannot judge is unknown, not absent.
+        ("strange fact", worker().with_fact("vpc", Value::Time(now())), Code::PolicyNoMatch),
+    ];
+    for (what, node, code) in rows {
+        let denial = node.joins(&set, "web").expect_err(what);
+        assert_eq!(denial.code, code, "{what}: {}", denial.message);
+        assert!(denial.explanation().is_some(), "{what}");
+    }
+}
+
+#[test]
+fn limits_hold_on_their_boundary() {
+    let launched = |at| worker().with_fact("launch_time", Value::Time(time(at)));
+    let every_field = set(&[ACCOUNTS, &policy(EVERY_FIELD)]);
+    assert!(launched("2026-06-01T11:00:00Z").joins(&every_field, "web").is_ok());
+    assert!(launched("2026-06-01T10:59:59Z").joins(&every_field, "web").is_err());
+
+    let documents = set(&[ACCOUNTS, &policy(DOCUMENTS)]);
+    assert!(worker().since("2026-06-01T11:45:00Z").joins(&documents, "web").is_ok());
+    assert!(worker().since("2026-06-01T11:44:59Z").joins(&documents, "web").is_err());
+
+    for (until, is_admitted) in [(super::world::NOW, true), ("2026-06-01T11:59:59Z", false)] {
+        let rule = format!("accounts: [production], regions: any, until: \"{until}\"");
+        let set = set(&[ACCOUNTS, &policy(&format!("allow: [{{{rule}}}]"))]);
+        assert_eq!(worker().joins(&set, "web").is_ok(), is_admitted, "{until}");
+    }
+}
+
+const DOCUMENTS: &str = "
+allow:
+  - {accounts: [production], regions: any}
+ec2: {fresh_proof: not_required, document_ttl: 15m}
+";
+
+#[test]
+fn an_old_document_is_refused_with_its_age_as_the_only_hint() {
+    let set = set(&[ACCOUNTS, &policy(DOCUMENTS)]);
+    let node = worker().with_proof(Proof::NotOffered).since("2026-06-01T11:13:00Z");
+    let denial = node.joins(&set, "web").unwrap_err();
+    assert_eq!(denial.code, Code::DocumentTooOld);
+    assert_eq!(denial.hint.as_deref(), Some("the document is 47 min old"));
+
+    let waived = super::super::OrderRequest { age_waived: true, ..request() };
+    assert!(node.joins_as(&set, "web", waived).is_ok());
+
+    // A stranger learns nothing, not even that its document is old.
+    let stranger = node.claiming("account_id", "999988887777");
+    let denial = stranger.joins(&set, "web").unwrap_err();
+    assert_eq!((denial.code, denial.hint), (Code::PolicyNoMatch, None));
+}
+
+#[test]
+fn a_false_proof_refuses_even_where_none_is_required() {
+    let set = set(&[ACCOUNTS, &policy(DOCUMENTS)]);
+    let node = worker().with_proof(Proof::NotOffered);
+    assert_eq!(node.joins(&set, "web").unwrap().strength(), Strength::Document);
+    assert_eq!(worker().joins(&set, "web").unwrap().strength(), Strength::Proof);
+    let liar = worker().with_proof(Proof::Disproven("another key".to_owned()));
+    assert_eq!(liar.joins(&set, "web").unwrap_err().code, Code::ProofDisproven);
+}
+
+#[test]
+fn the_order_is_complete_and_survives_the_registry() {
+    let names = "
+allow: [{accounts: [production], regions: any}]
+certificate:
+  ttl: 6h
+  dns_names: [\"{instance_id}.web.internal.example\", \"ip-{private_ip}.web.internal.example\"]
+  labels: {tier: web}
+";
+    let set = set(&[ACCOUNTS, &policy(names)]);
+    let approval = worker().joins(&set, "web").unwrap();
+    let order = approval.order();
+    assert_eq!(
+        order.spiffe_id.as_str(),
+        "spiffe://prod.example.org/node/ec2/web/aws/111122223333/us-east-1/i-0123456789abcdef0"
+    );
+    assert_eq!(order.common_name, "i-0123456789abcdef0");
+    assert_eq!(
+        order.dns_names,
+        ["i-0123456789abcdef0.web.internal.example", "ip-10-0-12-7.web.internal.example"]
+    );
+    assert_eq!(order.not_before, time("2026-06-01T11:59:00Z"));
+    assert_eq!(order.not_after, time("2026-06-01T18:00:00Z"));
+    assert_eq!(order.renew_after, time("2026-06-01T16:00:00Z"));
+    assert_eq!(approval.roles(), ["node"]);
+    assert_eq!(approval.labels().collect::<Vec<_>>(), [("tier", "web")]);
+    assert_eq!(approval.rule().name, "allow[0]");
+    assert_eq!(approval.policy_hash(), set.hash());
+
+    let text = serde_json::to_string(order).unwrap();
+    assert_eq!(serde_json::from_str::<Order>(&text).unwrap(), *order);
+}
+
+#[test]
+fn a_name_of_the_server_or_an_unnamed_slot_is_never_ordered() {
+    let static_name = "
+allow: [{accounts: [production], regions: any}]
+certificate: {dns_names: [muster.internal.example]}
+";
+    let with_static = set(&[ACCOUNTS, &policy(static_name)]);
+    let denial = worker().joins(&with_static, "web").unwrap_err();
+    assert_eq!(denial.code, Code::NameNotPermitted);
+
+    let by_ip = "
+allow: [{accounts: [production], regions: any}]
+certificate: {dns_names: [\"ip-{private_ip}.internal.example\"]}
+";
+    let by_ip = set(&[ACCOUNTS, &policy(by_ip)]);
+    // T10, T20: what is no label makes no name.
+    for hostile in ["", "../../admin", "a.b", "*", "\"}, \"sans\": [\"admin\"]", "a\r\nb", "аdmin"]
+    {
+        let denial = worker().claiming("private_ip", hostile).joins(&by_ip, "web").unwrap_err();
+        assert_eq!(denial.code, Code::NameNotPermitted, "{hostile}");
+    }
+
+    let plain = set(&[ACCOUNTS, &policy(DOCUMENTS)]);
+    let sidecar = super::super::OrderRequest { slot: "sidecar".to_owned(), ..request() };
+    let denial = worker().joins_as(&plain, "web", sidecar).unwrap_err();
+    assert_eq!(denial.code, Code::NameNotPermitted);
+}
+
+#[test]
+fn a_node_that_names_no_policy_gets_the_only_one_of_its_method() {
+    let one = set(&[ACCOUNTS, &policy(DOCUMENTS)]);
+    assert_eq!(worker().joins(&one, "").unwrap().policy().as_str(), "web");
+    let two = set(&[ACCOUNTS, &policy(DOCUMENTS), &named_policy("api", DOCUMENTS)]);
+    assert_eq!(worker().joins(&two, "").unwrap_err().code, Code::PolicyAmbiguous);
+    assert_eq!(worker().joins(&two, "api").unwrap().policy().as_str(), "api");
+    for unknown in ["nothing", "../web", "WEB", "web\0", &"w".repeat(100_000)] {
+        assert_eq!(worker().joins(&two, unknown).unwrap_err().code, Code::PolicyUnknown);
+    }
+    let none = load(&[]);
+    assert_eq!(super::world::codes(&none), [FindingCode::NoPolicies]);
+    assert_eq!(worker().joins(&none.set.unwrap(), "").unwrap_err().code, Code::PolicyAmbiguous);
+}

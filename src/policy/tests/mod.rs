@@ -1,0 +1,4 @@
+//! The decision as a table: one admitted node, one change a row, the exact denial.
+
+mod decision;
+mod world;
