@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use muster::aws::{Imds, RegionCertificates};
@@ -16,7 +17,7 @@ struct Simulation {
 }
 
 impl Simulation {
-    fn start(arguments: &[&str], directory: &std::path::Path) -> Self {
+    fn start(arguments: &[&str], directory: &Path) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_muster"))
             .args(["sim", "--output", "json"])
             .args(arguments)
@@ -49,12 +50,13 @@ async fn a_simulation_says_when_it_is_ready_and_ends_on_sigterm() {
         (&ready["ready"], &ready["sts"], &ready["ec2"]),
         (&true.into(), &Value::Null, &Value::Null)
     );
-    assert_eq!(ready["simulation"], "sim");
+    let written = directory.path().canonicalize().unwrap().join("sim");
+    assert_eq!(ready["simulation"], written.to_str().unwrap());
 
     let imds = Imds::at(ready["imds"]["i-0123456789abcdef0"].as_str().unwrap()).unwrap();
     let text = imds.session().await.unwrap().rsa2048_document().await.unwrap();
-    let certificates = directory.path().join(ready["certificates_dir"].as_str().unwrap());
-    let trusted = RegionCertificates::only_directory(&certificates).unwrap();
+    let certificates = Path::new(ready["certificates_dir"].as_str().unwrap());
+    let trusted = RegionCertificates::only_directory(certificates).unwrap();
     let document = IdentityDocument::verify(text.as_bytes(), &trusted).unwrap();
     assert_eq!(document.account_id().as_str(), "123456789012");
     let description = std::fs::read(directory.path().join("sim/simulation.json")).unwrap();

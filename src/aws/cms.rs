@@ -110,7 +110,7 @@ pub fn verify_signed_data<'c>(
     let der = ber::to_der(ber)?;
     let message = SignedData::parse(&der)?;
     let signer_info = &message.signer_info;
-    signer_info.check_algorithms()?;
+    message.check_algorithms()?;
     let signer = certificates.find(&signer_info.signer).ok_or_else(|| {
         InvalidSignedData::SignerUnknown { serial: signer_info.signer.serial_text() }
     })?;
@@ -127,24 +127,28 @@ pub fn verify_signed_data<'c>(
 
 /// The parts of a `ContentInfo` with `SignedData` (RFC 5652 sections 3 and 5.1) that are used.
 struct SignedData<'a> {
+    digest_algorithms: Vec<AnyRef<'a>>,
     content: &'a [u8],
     signer_info: SignerInfo<'a>,
 }
 
+/// The outer layer: digest algorithms, the content if there is any, the set of `SignerInfo`.
+type Parts<'a> = (Vec<AnyRef<'a>>, Option<&'a [u8]>, AnyRef<'a>);
+
 impl<'a> SignedData<'a> {
     fn parse(der: &'a [u8]) -> Result<Self, InvalidSignedData> {
-        let (content, signer_infos) = Self::parts(der).map_err(because("it is no SignedData"))?;
+        let (digest_algorithms, content, signer_infos) =
+            Self::parts(der).map_err(because("it is no SignedData"))?;
         let content =
             content.ok_or(InvalidSignedData::Structure("it has no content, or other than data"))?;
         let signer_info = only_element(signer_infos)
             .ok_or(InvalidSignedData::Structure("it does not have exactly one SignerInfo"))?;
         let signer_info = SignerInfo::parse(signer_info)
             .map_err(because("its SignerInfo is not as AWS makes them"))?;
-        Ok(Self { content, signer_info })
+        Ok(Self { digest_algorithms, content, signer_info })
     }
 
-    /// The content, if there is any, and the set of `SignerInfo`.
-    fn parts(der: &'a [u8]) -> der::Result<(Option<&'a [u8]>, AnyRef<'a>)> {
+    fn parts(der: &'a [u8]) -> der::Result<Parts<'a>> {
         let mut content_info = open(AnyRef::from_der(der)?, Tag::Sequence)?;
         let content_type: ObjectIdentifier = content_info.decode()?;
         if content_type != SIGNED_DATA {
@@ -156,14 +160,6 @@ impl<'a> SignedData<'a> {
         // Version 3 is for messages with attribute certificates (RFC 5652 section 5.1).
         expect_version(&mut signed_data, &[1, 3])?;
         let digest_algorithms = elements(open(signed_data.decode()?, Tag::Set)?)?;
-        let is_sha_256 = |algorithm: &AnyRef<'_>| {
-            algorithm
-                .decode_as()
-                .is_ok_and(|found: AlgorithmIdentifierRef<'_>| found.oid == SHA_256)
-        };
-        if !digest_algorithms.iter().any(is_sha_256) {
-            return Err(Tag::Set.value_error());
-        }
         let mut encapsulated = open(signed_data.decode()?, Tag::Sequence)?;
         let content_type: ObjectIdentifier = encapsulated.decode()?;
         let content = match optional_context(&mut encapsulated, TagNumber::N0)? {
@@ -176,7 +172,26 @@ impl<'a> SignedData<'a> {
         let signer_infos = signed_data.decode()?;
         end(&signed_data)?;
         let content = content.filter(|bytes| content_type == DATA && !bytes.is_empty());
-        Ok((content, signer_infos))
+        Ok((digest_algorithms, content, signer_infos))
+    }
+
+    /// One pair of algorithms is allowed: the one that fits the pinned RSA-2048 keys.
+    fn check_algorithms(&self) -> Result<(), InvalidSignedData> {
+        let SignerInfo { digest_algorithm, signature_algorithm, .. } = &self.signer_info;
+        if DSA.contains(&signature_algorithm.oid) {
+            return Err(InvalidSignedData::Dsa);
+        }
+        let is_sha_256 = |algorithm: &AlgorithmIdentifierRef<'_>| {
+            is_without_parameters(algorithm) && algorithm.oid == SHA_256
+        };
+        let is_allowed = is_sha_256(digest_algorithm)
+            && self
+                .digest_algorithms
+                .iter()
+                .any(|any| any.decode_as().is_ok_and(|a| is_sha_256(&a)))
+            && is_without_parameters(signature_algorithm)
+            && [RSA, RSA_WITH_SHA_256].contains(&signature_algorithm.oid);
+        if is_allowed { Ok(()) } else { structure("its algorithms are not RSA with SHA-256") }
     }
 }
 
@@ -205,18 +220,6 @@ impl<'a> SignerInfo<'a> {
         let _ignored_unsigned_attributes = optional_context(&mut fields, TagNumber::N1)?;
         end(&fields)?;
         Ok(Self { signer, digest_algorithm, signed_attributes, signature_algorithm, signature })
-    }
-
-    /// One pair of algorithms is allowed: the one that fits the pinned RSA-2048 keys.
-    fn check_algorithms(&self) -> Result<(), InvalidSignedData> {
-        if DSA.contains(&self.signature_algorithm.oid) {
-            return Err(InvalidSignedData::Dsa);
-        }
-        let is_allowed = is_without_parameters(&self.digest_algorithm)
-            && self.digest_algorithm.oid == SHA_256
-            && is_without_parameters(&self.signature_algorithm)
-            && [RSA, RSA_WITH_SHA_256].contains(&self.signature_algorithm.oid);
-        if is_allowed { Ok(()) } else { structure("its algorithms are not RSA with SHA-256") }
     }
 
     /// What the signature is over: the attributes as a DER `SET OF` with its own tag instead of

@@ -66,6 +66,21 @@ macro_rules! codes {
                 match self { $(Self::$variant => Class::$class,)* }
             }
 
+            /// The code that a node is told: what policies hold cannot be probed, so every refusal
+            /// by policy looks the same from outside (design, "Errors").
+            #[must_use]
+            pub const fn outward(self) -> Self {
+                match self {
+                    Self::PolicyUnknown
+                    | Self::PolicyAmbiguous
+                    | Self::PolicyNoMatch
+                    | Self::PolicyDenied
+                    | Self::DocumentTooOld
+                    | Self::NameNotPermitted => Self::NotAdmitted,
+                    other => other,
+                }
+            }
+
             /// The name of the gRPC status that carries it.
             pub const fn grpc_status(self) -> &'static str {
                 match self { $(Self::$variant => $grpc,)* }
@@ -146,8 +161,6 @@ codes! {
         "The CA backend did not issue; look at the server's log.";
     CertificateRejected = "CERTIFICATE_REJECTED", Unavailable, "UNAVAILABLE",
         "The CA backend returned another certificate than the one ordered; it was discarded. Mend the backend's configuration.";
-    ClockImplausible = "CLOCK_IMPLAUSIBLE", Unavailable, "UNAVAILABLE",
-        "The server's clock is behind what it has already recorded; correct it.";
     TimedOut = "TIMED_OUT", Unavailable, "DEADLINE_EXCEEDED",
         "The other side did not answer in time; try again.";
     ShuttingDown = "SHUTTING_DOWN", Unavailable, "UNAVAILABLE",

@@ -73,8 +73,7 @@ impl ClaimValues {
             serde_json::from_value(json.clone()).map_err(|e| UnreadableValues(e.to_string()))?;
         let mut values = Self::default();
         for (name, claim) in documents {
-            let provenance =
-                if claim.hinted { Provenance::Hinted } else { Provenance::Proven };
+            let provenance = if claim.hinted { Provenance::Hinted } else { Provenance::Proven };
             if let Some(name) = method.claim_name(&name) {
                 values.insert(name, value(claim.value), provenance);
             }

@@ -7,17 +7,29 @@ mod claims;
 pub mod ec2;
 mod facts;
 mod fields;
+mod json;
 
 pub use claims::{Claim, ClaimValues, Claims, Provenance, Value};
 pub use facts::{FactValues, Facts, FactsNeeded, Instance, Proof};
 pub use fields::{Declaration, Field, Kind, Presence, Source};
+pub use json::UnreadableValues;
 
+use std::sync::Arc;
+
+use crate::aws::RegionCertificates;
 use crate::domain::{Code, KeyBinding, Timestamp};
 
 /// Every method that this build has.
 pub const ALL: &[&Declaration] = &[
     &ec2::DECLARATION, //
 ];
+
+/// The methods of this build, ready to verify.
+pub fn build(certificates: RegionCertificates) -> Vec<Arc<dyn JoinMethod>> {
+    vec![
+        Arc::new(ec2::Ec2::new(certificates)), //
+    ]
+}
 
 /// Evidence that is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

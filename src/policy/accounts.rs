@@ -101,6 +101,7 @@ pub(super) fn read(documents: &[Document<'_>], report: &mut Report) -> AccountSe
 
 fn written<'n>(document: &Document<'n>, report: &mut Report) -> Option<Written<'n>> {
     const KEYS: &[&str] = &["partition", "accounts", "include", "except"];
+    let errors_before = report.error_count();
     let keys = Keys::read(document.spec, "the `spec` of an AccountSet", KEYS, report)?;
     if !keys.has("accounts") && !keys.has("include") {
         let expected = "`accounts:` with `{id: \"111122223333\"}`, or `include:` with other sets";
@@ -113,6 +114,10 @@ fn written<'n>(document: &Document<'n>, report: &mut Report) -> Option<Written<'
     let accounts = keys.get("accounts").map(|node| members(node, report)).unwrap_or_default();
     let include = keys.get("include").map(|node| names(node, "include", report));
     let except = keys.get("except").map(|node| exceptions(node, report));
+    // What a broken set would mean for others is not worth a finding of its own.
+    if report.error_count() > errors_before {
+        return None;
+    }
     Some(Written {
         metadata: document.metadata.clone(),
         partition: partition?,

@@ -106,6 +106,7 @@ pub(super) fn order(
         return Err(NameRefused::Slot(request.slot.clone()));
     }
     let spiffe_id = spiffe_id(policy, claims.subject(), &request.slot, &request.trust_domain)?;
+    // The fixed form cannot be reserved; this line is for whoever changes the form.
     if spiffe_id.is_reserved() {
         return Err(NameRefused::Reserved(spiffe_id));
     }
@@ -170,17 +171,18 @@ pub struct AdmittedBy {
 
 /// Policy's yes, with everything that will be signed. Only `Candidates::decide` makes one.
 ///
-/// It can neither be made elsewhere
+/// It can neither be made nor changed elsewhere
 /// ```compile_fail,E0451
-/// fn forge(order: muster::policy::Order) -> muster::policy::Approval {
-///     muster::policy::Approval { order }
+/// # use muster::policy::{Approval, Order};
+/// fn forge(order: Order, other: Approval) -> Approval {
+///     Approval { order, ..other }
 /// }
 /// ```
 /// nor used twice:
-/// ```compile_fail,E0599
-/// fn twice(approval: &muster::policy::Approval) -> muster::policy::Approval {
-///     muster::policy::Approval::clone(approval)
-/// }
+/// ```compile_fail,E0277
+/// # use muster::policy::Approval;
+/// fn must_be_clone<T: Clone>() {}
+/// must_be_clone::<Approval>();
 /// ```
 #[derive(Debug)]
 pub struct Approval {
@@ -190,6 +192,7 @@ pub struct Approval {
     claims: Claims,
     slot: String,
     strength: Strength,
+    age_was_waived: bool,
     order: Order,
 }
 
@@ -200,7 +203,7 @@ impl Approval {
         policy: &JoinPolicy,
         rule: &Rule,
         claims: Claims,
-        (slot, strength, order): (String, Strength, Order),
+        (slot, strength, age_was_waived, order): (String, Strength, bool, Order),
     ) -> Self {
         let rule = AdmittedBy { name: rule.name.clone(), place: rule.place.clone() };
         Self {
@@ -210,6 +213,7 @@ impl Approval {
             claims,
             slot,
             strength,
+            age_was_waived,
             order,
         }
     }
@@ -270,6 +274,11 @@ impl Approval {
         policy.into_iter().flat_map(|policy| {
             policy.labels().iter().map(|(name, value)| (name.as_str(), value.as_str()))
         })
+    }
+
+    /// The document is too old for the policy, and an operator's grant waived that.
+    pub fn age_was_waived(&self) -> bool {
+        self.age_was_waived
     }
 
     /// What the enrollment will rest on.

@@ -1,6 +1,9 @@
 //! Comparing rules: does one cover another, can a node meet both? For warnings only, so doubt is
 //! resolved towards saying nothing of shadows and something of overlaps.
 
+use std::sync::Arc;
+
+use super::accounts::AccountSet;
 use super::glob::Glob;
 use super::rule::{Accounts, Condition, Rule, TagTest, Test};
 use crate::methods::Source;
@@ -13,7 +16,7 @@ pub(super) struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { left: 20_000_000 }
+        Self { left: 1_000_000 }
     }
 }
 
@@ -23,9 +26,10 @@ impl Budget {
         self.left == 0
     }
 
-    /// Pays for holding each account of `rule` against another rule; no once nothing is left.
-    fn pay_for(&mut self, rule: &Rule) -> bool {
-        self.left = self.left.saturating_sub(rule.weight());
+    /// Pays for that many steps; no once nothing is left.
+    fn pay(&mut self, steps: usize) -> bool {
+        let steps = u32::try_from(steps).unwrap_or(u32::MAX);
+        self.left = self.left.saturating_sub(steps);
         self.left > 0
     }
 }
@@ -34,26 +38,31 @@ impl Budget {
 pub(super) fn covers(wide: &Rule, narrow: &Rule, budget: &mut Budget) -> bool {
     let lasts = wide.until.is_none_or(|end| narrow.until.is_some_and(|other| end >= other));
     lasts
-        && budget.pay_for(narrow)
-        && wide.conditions.iter().all(|condition| is_implied(condition, narrow))
+        && budget.pay(1)
+        && wide.conditions.iter().all(|condition| is_implied(condition, narrow, budget))
 }
 
 /// Whether `narrow` says at least what this condition says.
-fn is_implied(wide: &Condition, narrow: &Rule) -> bool {
+fn is_implied(wide: &Condition, narrow: &Rule, budget: &mut Budget) -> bool {
     match (&wide.test, narrow.condition(wide.field.name)) {
         (Test::Any, _) => true,
         (Test::Partition(partition), None) => narrow.partition == Some(*partition),
         (_, None) => false,
-        (test, Some(condition)) => contains(test, &condition.test),
+        (test, Some(condition)) => contains(test, &condition.test, budget),
     }
 }
 
-fn contains(wide: &Test, narrow: &Test) -> bool {
+fn contains(wide: &Test, narrow: &Test, budget: &mut Budget) -> bool {
     match (wide, narrow) {
         (Test::Any, _) => true,
         (Test::Accounts(wide), Test::Accounts(narrow)) => {
             wide.partition == narrow.partition
-                && narrow.iter().all(|account| wide.contains(account))
+                && narrow.literals.iter().all(|account| wide.contains(account))
+                && narrow.sets.iter().all(|set| {
+                    names(wide, set)
+                        || (budget.pay(set.len())
+                            && set.accounts().all(|account| wide.contains(account)))
+                })
         }
         (Test::Partition(wide), Test::Partition(narrow)) => wide == narrow,
         (Test::OneOf(wide), Test::OneOf(narrow)) => narrow.is_subset(wide),
@@ -100,19 +109,19 @@ pub(super) fn may_meet(left: &Rule, right: &Rule, budget: &mut Budget) -> bool {
         (None, _) | (_, None) => true,
     };
     one_partition
-        && budget.pay_for(left)
+        && budget.pay(1)
         && left.conditions.iter().all(|condition| {
             // Of a list, such as security groups, one member may match here and another there.
             condition.field.source == Source::Instance
                 || right
                     .condition(condition.field.name)
-                    .is_none_or(|other| meet(&condition.test, &other.test))
+                    .is_none_or(|other| meet(&condition.test, &other.test, budget))
         })
 }
 
-fn meet(left: &Test, right: &Test) -> bool {
+fn meet(left: &Test, right: &Test, budget: &mut Budget) -> bool {
     match (left, right) {
-        (Test::Accounts(left), Test::Accounts(right)) => accounts_meet(left, right),
+        (Test::Accounts(left), Test::Accounts(right)) => accounts_meet(left, right, budget),
         (Test::Partition(left), Test::Partition(right)) => left == right,
         (Test::OneOf(left), Test::OneOf(right)) => !left.is_disjoint(right),
         (Test::Globs(left), Test::Globs(right)) => globs_meet(left, right),
@@ -130,8 +139,19 @@ fn meet(left: &Test, right: &Test) -> bool {
     }
 }
 
-fn accounts_meet(left: &Accounts, right: &Accounts) -> bool {
-    left.partition == right.partition && left.iter().any(|account| right.contains(account))
+fn accounts_meet(left: &Accounts, right: &Accounts, budget: &mut Budget) -> bool {
+    left.partition == right.partition
+        && (left.literals.iter().any(|account| right.contains(account))
+            || left.sets.iter().any(|set| {
+                names(right, set)
+                    || (budget.pay(set.len())
+                        && set.accounts().any(|account| right.contains(account)))
+            }))
+}
+
+/// Whether this very set is named; then its accounts need not be compared.
+fn names(accounts: &Accounts, set: &Arc<AccountSet>) -> bool {
+    accounts.sets.iter().any(|named| Arc::ptr_eq(named, set))
 }
 
 fn globs_meet(left: &[Glob], right: &[Glob]) -> bool {

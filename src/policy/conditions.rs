@@ -82,7 +82,7 @@ impl Reader<'_> {
             match keys.get(field.name) {
                 Some(node) => conditions.extend(self.condition(field, node, effect, report)),
                 None if effect == Effect::Allow && !keys.has(field.name) => {
-                    self.report_missing(field, &node.place, report);
+                    Self::report_missing(field, &node.place, report);
                 }
                 None => {}
             }
@@ -112,7 +112,7 @@ impl Reader<'_> {
         report.add(FindingCode::RuleEmpty, place, message, expected);
     }
 
-    fn report_missing(&self, field: &Field, place: &Place, report: &mut Report) {
+    fn report_missing(field: &Field, place: &Place, report: &mut Report) {
         let (code, expected) = match (field.presence, field.kind) {
             (Presence::Optional, _) => return,
             (_, Kind::Accounts) => (

@@ -15,11 +15,9 @@ use super::truth::{Truth, View};
 use crate::domain::{Code, Lifetime, PolicyName, Timestamp};
 use crate::methods::{ClaimValues, Claims, FactValues, Facts, FactsNeeded, Proof, Source};
 
-/// What a policy says of a node.
+/// Why a policy does not admit a node.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Verdict<'p> {
-    /// This rule admits, and nothing refuses.
-    Admitted(&'p Rule),
+pub(super) enum Objection<'p> {
     /// A proof was offered and is false.
     Disproven,
     /// A proof is required and none was offered.
@@ -54,11 +52,15 @@ impl<'c> Case<'c> {
     }
 }
 
-/// The decision. Prohibitions come before permissions, and what is not known never admits.
-pub(super) fn judge<'p>(policy: &'p JoinPolicy, case: &Case<'_>) -> Verdict<'p> {
+/// The decision: the rule that admits, or the first objection. Prohibitions come before permissions,
+/// and what is not known never admits.
+pub(super) fn judge<'p>(
+    policy: &'p JoinPolicy,
+    case: &Case<'_>,
+) -> Result<&'p Rule, Objection<'p>> {
     match (case.facts.map(|facts| &facts.proof), policy.proof.value) {
-        (Some(Proof::Disproven(_)), _) => return Verdict::Disproven,
-        (Some(Proof::NotOffered), FreshProof::Required) => return Verdict::ProofMissing,
+        (Some(Proof::Disproven(_)), _) => return Err(Objection::Disproven),
+        (Some(Proof::NotOffered), FreshProof::Required) => return Err(Objection::ProofMissing),
         (Some(Proof::NotOffered), FreshProof::NotRequired { .. })
         | (Some(Proof::Proven) | None, _) => {}
     }
@@ -66,19 +68,19 @@ pub(super) fn judge<'p>(policy: &'p JoinPolicy, case: &Case<'_>) -> Verdict<'p> 
     let deny = strongest(policy.deny(), Effect::Deny, &view);
     let allow = strongest(policy.allow.iter(), Effect::Allow, &view);
     let rule = match (deny, allow) {
-        (Matched::Surely(rule), _) => return Verdict::Denied(rule),
-        (_, Matched::None) => return Verdict::NoMatch,
-        (Matched::Perhaps(rule), _) => return Verdict::DenyUnknown(rule),
-        (Matched::None, Matched::Perhaps(rule)) => return Verdict::AllowUnknown(rule),
+        (Matched::Surely(rule), _) => return Err(Objection::Denied(rule)),
+        (_, Matched::None) => return Err(Objection::NoMatch),
+        (Matched::Perhaps(rule), _) => return Err(Objection::DenyUnknown(rule)),
+        (Matched::None, Matched::Perhaps(rule)) => return Err(Objection::AllowUnknown(rule)),
         (Matched::None, Matched::Surely(rule)) => rule,
     };
     if let FreshProof::NotRequired { document_ttl: Some(document_ttl) } = policy.proof.value {
         let age = case.now.since(case.epoch);
         if age > document_ttl && !case.age_waived {
-            return Verdict::TooOld { age, document_ttl };
+            return Err(Objection::TooOld { age, document_ttl });
         }
     }
-    Verdict::Admitted(rule)
+    Ok(rule)
 }
 
 /// What a list of rules says.
@@ -112,15 +114,16 @@ fn strongest<'p>(
 ///
 /// Only `PolicySet::candidates` makes one, so the allow-list is asked before the cloud is (I3):
 /// ```compile_fail,E0451
-/// fn forge(claims: muster::methods::Claims) -> muster::policy::Candidates {
-///     muster::policy::Candidates { claims }
+/// # use muster::{methods::Claims, policy::Candidates};
+/// fn forge(claims: Claims, other: Candidates) -> Candidates {
+///     Candidates { claims, ..other }
 /// }
 /// ```
 /// and it is used up by the decision:
-/// ```compile_fail,E0599
-/// fn twice(candidates: &muster::policy::Candidates) -> muster::policy::Candidates {
-///     muster::policy::Candidates::clone(candidates)
-/// }
+/// ```compile_fail,E0277
+/// # use muster::policy::Candidates;
+/// fn must_be_clone<T: Clone>() {}
+/// must_be_clone::<Candidates>();
 /// ```
 #[derive(Debug)]
 pub struct Candidates {
@@ -152,12 +155,19 @@ impl PolicySet {
             now,
         };
         match judge(found, &case) {
-            Verdict::Admitted(_) | Verdict::AllowUnknown(_) | Verdict::DenyUnknown(_) => {
+            // What is not known yet is for step 4.
+            Ok(_) | Err(Objection::AllowUnknown(_) | Objection::DenyUnknown(_)) => {
                 let (policy, needed) = (found.name.clone(), needed(found, &case.view()));
                 Ok(Candidates { set: Arc::clone(self), policy, claims, needed })
             }
-            verdict => {
-                let denial = Denial::from_verdict(found, verdict, &case.view());
+            Err(
+                objection @ (Objection::Disproven
+                | Objection::ProofMissing
+                | Objection::Denied(_)
+                | Objection::NoMatch
+                | Objection::TooOld { .. }),
+            ) => {
+                let denial = Denial::because(found, objection, &case.view());
                 Err(Box::new(denial.of(self, claims, None, now)))
             }
         }
@@ -223,18 +233,20 @@ impl Candidates {
             now,
         };
         let denial = match judge(found, &case) {
-            Verdict::Admitted(rule) => match order(found, &claims, &request, now) {
+            Ok(rule) => match order(found, &claims, &request, now) {
                 Ok(order) => {
                     let strength = match facts.proof {
                         Proof::Proven => Strength::Proof,
                         Proof::NotOffered | Proof::Disproven(_) => Strength::Document,
                     };
-                    let decided = (request.slot, strength, order);
+                    let aged = Case { age_waived: false, ..case };
+                    let age_was_waived = case.age_waived && judge(found, &aged).is_err();
+                    let decided = (request.slot, strength, age_was_waived, order);
                     return Ok(Approval::assertion(&set, found, rule, claims, decided));
                 }
                 Err(refused) => Denial::new(found, Code::NameNotPermitted, refused.to_string()),
             },
-            verdict => Denial::from_verdict(found, verdict, &case.view()),
+            Err(objection) => Denial::because(found, objection, &case.view()),
         };
         Err(Box::new(denial.of(&set, claims, Some(facts), now)))
     }
@@ -274,46 +286,44 @@ impl Denial {
         Self { code, message, hint: None, policy: Some(policy.name.clone()), decided: None }
     }
 
-    fn from_verdict(policy: &JoinPolicy, verdict: Verdict<'_>, view: &View<'_>) -> Self {
+    fn because(policy: &JoinPolicy, objection: Objection<'_>, view: &View<'_>) -> Self {
         let name = &policy.name;
         let at = |rule: &Rule| format!("`{}` ({})", rule.name, rule.place);
-        let (code, message) = match verdict {
-            // `Admitted` is never a denial; if it came here, no code would admit by mistake.
-            Verdict::Admitted(_) | Verdict::NoMatch => {
+        let (code, message) = match objection {
+            Objection::NoMatch => {
                 (Code::PolicyNoMatch, format!("no allow rule of policy `{name}` matches"))
             }
-            Verdict::Disproven => {
+            Objection::Disproven => {
                 (Code::ProofDisproven, "the proof that was offered is false".to_owned())
             }
-            Verdict::ProofMissing => (
+            Objection::ProofMissing => (
                 Code::FreshProofRequired,
                 format!("policy `{name}` requires a fresh proof and none was offered"),
             ),
-            Verdict::Denied(rule) => {
+            Objection::Denied(rule) => {
                 (Code::PolicyDenied, format!("the deny rule {} matches", at(rule)))
             }
-            Verdict::DenyUnknown(rule) => (
+            Objection::DenyUnknown(rule) => (
                 doubt(rule, view, Code::PolicyDenied),
                 format!("whether the deny rule {} matches is not known", at(rule)),
             ),
-            Verdict::AllowUnknown(rule) => (
+            Objection::AllowUnknown(rule) => (
                 doubt(rule, view, Code::PolicyNoMatch),
                 format!("whether the allow rule {} matches is not known", at(rule)),
             ),
-            Verdict::TooOld { age, document_ttl } => (
+            Objection::TooOld { age, document_ttl } => (
                 Code::DocumentTooOld,
                 format!("the document is {}, policy `{name}` takes {document_ttl}", Old(age)),
             ),
         };
-        let hint = match verdict {
-            Verdict::TooOld { age, .. } => Some(format!("the document is {}", Old(age))),
-            Verdict::Admitted(_)
-            | Verdict::Disproven
-            | Verdict::ProofMissing
-            | Verdict::Denied(_)
-            | Verdict::DenyUnknown(_)
-            | Verdict::NoMatch
-            | Verdict::AllowUnknown(_) => None,
+        let hint = match objection {
+            Objection::TooOld { age, .. } => Some(format!("the document is {}", Old(age))),
+            Objection::Disproven
+            | Objection::ProofMissing
+            | Objection::Denied(_)
+            | Objection::DenyUnknown(_)
+            | Objection::NoMatch
+            | Objection::AllowUnknown(_) => None,
         };
         Self { hint, ..Self::new(policy, code, message) }
     }

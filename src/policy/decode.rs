@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use super::finding::{FindingCode, Place, Report, quoted};
-use super::yaml::{Content, Key, Node};
+use super::yaml::{Content, Key, Node, is_hidden};
 use crate::domain::{Lifetime, Timestamp};
 
 /// The longest text of a policy: a description.
@@ -34,7 +34,7 @@ impl<'n> Keys<'n> {
                 let expected = unknown(&key.text, allowed);
                 report.add(FindingCode::KeyUnknown, &key.place, message, expected);
             } else if value.is_null() {
-                report_null(&key.text, &value.place, report);
+                report_null(&quoted(&key.text), &value.place, report);
             }
         }
         Some(Self { place: &node.place, what, entries })
@@ -70,12 +70,12 @@ impl<'n> Keys<'n> {
 }
 
 /// Reports a key that is written without a value.
-pub(super) fn report_null(key: &str, place: &Place, report: &mut Report) {
+pub(super) fn report_null(what: &str, place: &Place, report: &mut Report) {
     report.add(
         FindingCode::ValueNull,
         place,
-        format!("{} has no value", quoted(key)),
-        "a value, or leave the key out: nothing never means everything",
+        format!("{what} has no value"),
+        "a value, or leave it out: nothing never means everything",
     );
 }
 
@@ -92,6 +92,10 @@ pub(super) fn mapping<'n>(
             None
         }
         Content::Mapping(entries) => Some(entries),
+        Content::Scalar { .. } if node.is_null() => {
+            report_null(what, &node.place, report);
+            None
+        }
         Content::Scalar { .. } | Content::Sequence(_) => {
             let message = format!("{what} is {}", node.describe());
             report.add(FindingCode::ValueType, &node.place, message, "a mapping: `key: value`");
@@ -163,6 +167,13 @@ pub(super) fn text<'n>(node: &'n Node, what: &str, report: &mut Report) -> Optio
     if text.chars().count() > MAX_TEXT_CHARS {
         let message = format!("`{what}` is longer than {MAX_TEXT_CHARS} characters");
         report.add(FindingCode::LimitExceeded, &node.place, message, "shorter text");
+        return None;
+    }
+    // Quotes can write with an escape what may not stand in a file.
+    if text.chars().any(is_hidden) {
+        let message = format!("`{what}` is {}", quoted(text));
+        let expected = "text without control and text-direction characters";
+        report.add(FindingCode::CharacterNotAllowed, &node.place, message, expected);
         return None;
     }
     if is_plain && is_ambiguous(text) {
@@ -263,7 +274,7 @@ pub(super) fn scalar<'n>(
 ) -> Option<(&'n str, bool)> {
     match &node.content {
         Content::Scalar { .. } if node.is_null() => {
-            report_null(what, &node.place, report);
+            report_null(&quoted(what), &node.place, report);
             None
         }
         Content::Scalar { text, is_plain } => Some((text, *is_plain)),

@@ -62,17 +62,14 @@ pub(super) fn read<'n>(nodes: &'n [Node], report: &mut Report) -> Vec<Document<'
     for node in nodes {
         let Some(document) = frame(node, report) else { continue };
         let name = (document.kind, document.metadata.name.clone());
-        match names.get(&name) {
-            Some(first) => {
-                let kind = document.kind.as_str();
-                let message = format!("a {kind} `{}` is already at {first}", name.1);
-                let place = &document.metadata.place;
-                report.add(FindingCode::NameTaken, place, message, "another name");
-            }
-            None => {
-                names.insert(name, document.metadata.place.clone());
-                documents.push(document);
-            }
+        if let Some(first) = names.get(&name) {
+            let kind = document.kind.as_str();
+            let message = format!("a {kind} `{}` is already at {first}", name.1);
+            let place = &document.metadata.place;
+            report.add(FindingCode::NameTaken, place, message, "another name");
+        } else {
+            names.insert(name, document.metadata.place.clone());
+            documents.push(document);
         }
     }
     documents

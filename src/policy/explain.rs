@@ -1,12 +1,13 @@
 //! Explanations: every rule and field of a decision, with what was expected and what was there.
-//! Made only when somebody asks; the verdict is the one that `judge` gives.
+//! Made only when somebody asks; the outcome is the one that `judge` gives.
 
 use serde::Serialize;
 
-use super::decide::{Case, Old, Verdict, judge};
+use super::decide::{Case, Old};
 use super::finding::Place;
 use super::join_policy::{FreshProof, JoinPolicy};
-use super::rule::{Condition, Effect, Rule};
+use super::reason::{Reason, reason};
+use super::rule::{Effect, Rule};
 use super::set::PolicySet;
 use super::truth::{Truth, View};
 use super::wording::{actual, expected};
@@ -133,12 +134,11 @@ pub struct FieldExplanation {
 pub fn explain(
     set: &PolicySet,
     node: &Hypothesis<'_>,
-    facts: &FactValues,
+    facts: Option<&FactValues>,
     policy: Option<&str>,
     now: Timestamp,
 ) -> Explanation {
-    let case =
-        Case { claims: node.values, epoch: node.epoch, facts: Some(facts), age_waived: false, now };
+    let case = Case { claims: node.values, epoch: node.epoch, facts, age_waived: false, now };
     let policies = set
         .policies()
         .filter(|found| found.method() == node.method)
@@ -184,139 +184,6 @@ pub(super) fn explain_case<'p>(
         message: reason.message,
         policies: explained,
     }
-}
-
-/// Why one policy decides as it does, and where that is written.
-struct Reason {
-    outcome: Outcome,
-    misses: usize,
-    policy: String,
-    rule: Option<String>,
-    field: Option<String>,
-    place: Place,
-    message: String,
-}
-
-impl Reason {
-    fn rank(&self) -> (u8, usize) {
-        match self.outcome {
-            Outcome::Admitted => (0, 0),
-            Outcome::NeedsFacts => (1, self.misses),
-            Outcome::Refused => (2, self.misses),
-        }
-    }
-}
-
-fn reason(policy: &JoinPolicy, case: &Case<'_>) -> Reason {
-    let view = case.view();
-    let reason =
-        |outcome, misses, rule: Option<&Rule>, field: Option<&str>, place: &Place, message| {
-            Reason {
-                outcome,
-                misses,
-                policy: policy.name.to_string(),
-                rule: rule.map(|rule| rule.name.clone()),
-                field: field.map(str::to_owned),
-                place: place.clone(),
-                message,
-            }
-        };
-    let terms = |field, message| {
-        reason(Outcome::Refused, 1, None, Some(field), &policy.proof.place, message)
-    };
-    match judge(policy, case) {
-        Verdict::Admitted(rule) => match impossible_name(policy, case.claims) {
-            None => {
-                let message = format!("the rule `{}` admits", rule.name);
-                reason(Outcome::Admitted, 0, Some(rule), None, &rule.place, message)
-            }
-            Some((place, message)) => {
-                reason(Outcome::Refused, 1, Some(rule), Some("dns_names"), &place, message)
-            }
-        },
-        Verdict::Disproven => {
-            terms("fresh_proof", "the proof that was offered is false".to_owned())
-        }
-        Verdict::ProofMissing => {
-            terms("fresh_proof", "a fresh proof is required, none was offered".to_owned())
-        }
-        Verdict::TooOld { age, document_ttl } => {
-            let message = format!("the document is {}, at most {document_ttl} may join", Old(age));
-            terms("document_ttl", message)
-        }
-        Verdict::Denied(rule) => {
-            let message = format!("the deny rule `{}` matches", rule.name);
-            let field = rule.conditions.first().map(|condition| condition.field.name);
-            // Farther than any allow rule: a prohibition is not nearly a permission.
-            reason(Outcome::Refused, usize::MAX, Some(rule), field, &rule.place, message)
-        }
-        Verdict::DenyUnknown(rule) => doubtful(rule, Effect::Deny, &view, &reason),
-        Verdict::AllowUnknown(rule) => doubtful(rule, Effect::Allow, &view, &reason),
-        Verdict::NoMatch => {
-            let Some((misses, rule)) = nearest(policy, &view) else {
-                let message = "the policy has no allow rule".to_owned();
-                return reason(Outcome::Refused, usize::MAX, None, None, &policy.place, message);
-            };
-            let (field, place, why) = first_miss(rule, &view);
-            let message = format!("no allow rule matches; the nearest is `{}`: {why}", rule.name);
-            reason(Outcome::Refused, misses, Some(rule), Some(field), place, message)
-        }
-    }
-}
-
-fn doubtful(
-    rule: &Rule,
-    effect: Effect,
-    view: &View<'_>,
-    reason: &impl Fn(Outcome, usize, Option<&Rule>, Option<&str>, &Place, String) -> Reason,
-) -> Reason {
-    let unknown =
-        rule.conditions.iter().filter(|condition| condition.holds(effect, view) == Truth::Unknown);
-    let is_unread = unknown.clone().any(|condition| condition.is_unread(view));
-    // Only what can still be read is worth waiting for; silent evidence stays silent.
-    let outcome = if is_unread { Outcome::NeedsFacts } else { Outcome::Refused };
-    let first = unknown.clone().next();
-    let place = first.map_or(&rule.place, |condition| &condition.place);
-    let message =
-        format!("whether the {} rule `{}` matches is not known", effect.as_str(), rule.name);
-    reason(
-        outcome,
-        unknown.count(),
-        Some(rule),
-        first.map(|condition| condition.field.name),
-        place,
-        message,
-    )
-}
-
-/// The allow rule with the fewest fields that do not match.
-fn nearest<'p>(policy: &'p JoinPolicy, view: &View<'_>) -> Option<(usize, &'p Rule)> {
-    let misses = |rule: &Rule| {
-        let conditions = rule.conditions.iter();
-        let missed = conditions.filter(|held| held.holds(Effect::Allow, view) != Truth::True);
-        missed.count() + usize::from(rule.has_expired(view.now))
-    };
-    policy.allow.iter().map(|rule| (misses(rule), rule)).min_by_key(|(misses, _)| *misses)
-}
-
-/// The first field that keeps a rule from matching.
-fn first_miss<'r>(rule: &'r Rule, view: &View<'_>) -> (&'static str, &'r Place, String) {
-    let missed = |condition: &&Condition| condition.holds(Effect::Allow, view) == Truth::False;
-    match rule.conditions.iter().find(missed) {
-        Some(condition) => {
-            let (name, wanted) = (condition.field.name, expected(&condition.test));
-            let found = actual(condition, view).unwrap_or_else(|| "nothing".to_owned());
-            (name, &condition.place, format!("`{name}` wants {wanted}, the node has {found}"))
-        }
-        None => ("until", &rule.place, "it has expired".to_owned()),
-    }
-}
-
-fn impossible_name(policy: &JoinPolicy, claims: &ClaimValues) -> Option<(Place, String)> {
-    policy.certificate.dns_names.iter().find_map(|template| {
-        let why = template.render(claims).err()?.why;
-        Some((template.place.clone(), format!("`{}` makes no name: {why}", template.text)))
-    })
 }
 
 fn rules(policy: &JoinPolicy, case: &Case<'_>) -> Vec<RuleExplanation> {
@@ -377,7 +244,7 @@ fn terms(policy: &JoinPolicy, case: &Case<'_>) -> RuleExplanation {
         let age: Lifetime = case.now.since(case.epoch);
         let is_young = age <= document_ttl;
         let (wanted, found) = (document_ttl.to_string(), Some(Old(age).to_string()));
-        fields.push(field("document_ttl", is_young, wanted, found, place));
+        fields.push(field("document_ttl", is_young, wanted, found, &policy.age_place));
     }
     for template in &policy.certificate.dns_names {
         let name = template.render(case.claims);

@@ -107,12 +107,11 @@ fn requirements(node: &Node, report: &mut Report) -> Vec<Requirement> {
     for (text, item) in
         decode::texts(node, "require", "[owner, reason]", report).unwrap_or_default()
     {
-        match Requirement::NAMES.iter().find(|(name, _)| *name == text) {
-            Some((_, requirement)) => requirements.push(*requirement),
-            None => {
-                let expected = decode::unknown(text, &names);
-                let _reported: Option<()> = invalid(item, "require", &expected, report);
-            }
+        if let Some((_, requirement)) = Requirement::NAMES.iter().find(|(name, _)| *name == text) {
+            requirements.push(*requirement);
+        } else {
+            let expected = decode::unknown(text, &names);
+            let _reported: Option<()> = invalid(item, "require", &expected, report);
         }
     }
     requirements

@@ -33,6 +33,8 @@ pub struct JoinPolicy {
     /// Its own, then those of the deny lists.
     pub(super) deny: Vec<Arc<Rule>>,
     pub(super) proof: Written<FreshProof>,
+    /// Where `document_ttl` is written, or else where `fresh_proof` is.
+    pub(super) age_place: Place,
     pub(super) look_up: Written<LookUp>,
     pub(super) certificate: Certificate,
 }
@@ -151,8 +153,12 @@ pub(super) fn read(
         report.add(FindingCode::LimitExceeded, keys.place, "too many rules", expected);
     }
     let place = &document.metadata.place;
-    let (proof, look_up) = settings(keys.get(method.name), method, features, place, report);
+    let block = keys.get(method.name);
+    let (proof, look_up) = settings(block, method, features, place, report);
     let certificate = certificate(keys.get("certificate"), method, place, report);
+    let proof = proof?;
+    let age_place = block.and_then(|block| block.value("document_ttl"));
+    let age_place = age_place.map_or(&proof.place, |node| &node.place).clone();
     let Metadata { name, place, description, owner } = document.metadata.clone();
     Some(JoinPolicy {
         name,
@@ -163,7 +169,8 @@ pub(super) fn read(
         roles: roles?,
         allow: allow?,
         deny: deny.unwrap_or_default().into_iter().map(Arc::new).collect(),
-        proof: proof?,
+        proof,
+        age_place,
         look_up,
         certificate: certificate?,
     })
@@ -175,12 +182,9 @@ pub(super) fn method_of(
     methods: &'static [&'static Declaration],
     report: &mut Report,
 ) -> Option<&'static Declaration> {
-    let Content::Mapping(entries) = &document.spec.content else {
-        let _reported = decode::mapping(document.spec, "the `spec` of a JoinPolicy", report);
-        return None;
-    };
     let names: Vec<&str> = methods.iter().map(|method| method.name).collect();
-    let Some((_, node)) = entries.iter().find(|(key, _)| key.text == "method") else {
+    decode::mapping(document.spec, "the `spec` of a JoinPolicy", report)?;
+    let Some(node) = document.spec.value("method") else {
         let expected = format!("`method: {}`", names.join("` or `method: "));
         let place = &document.spec.place;
         report.add(FindingCode::KeyMissing, place, "the policy names no method", expected);
@@ -231,22 +235,23 @@ fn settings(
     if method.has_look_up {
         allowed.push("look_up");
     }
-    let none = Written { value: LookUp::None, place: place.clone(), is_default: true };
-    let default = match method.has_fresh_proof {
-        true => FreshProof::Required,
-        false => FreshProof::NotRequired { document_ttl: None },
+    let no_look_up = Written { value: LookUp::None, place: place.clone(), is_default: true };
+    let default = if method.has_fresh_proof {
+        FreshProof::Required
+    } else {
+        FreshProof::NotRequired { document_ttl: None }
     };
     let default = Written { value: default, place: place.clone(), is_default: true };
-    let Some(node) = node else { return (Some(default), none) };
+    let Some(node) = node else { return (Some(default), no_look_up) };
     let Some(keys) = Keys::read(node, "the method's settings", &allowed, report) else {
-        return (None, none);
+        return (None, no_look_up);
     };
     if let Some(node) = keys.get("rejoin") {
         rejoin(node, report);
     }
     let look_up = match keys.get("look_up") {
         Some(node) => look_up(node, features, report),
-        None => none,
+        None => no_look_up,
     };
     let proof =
         if method.has_fresh_proof { fresh_proof(&keys, default, report) } else { Some(default) };
@@ -301,7 +306,7 @@ fn look_up(node: &Node, features: Features, report: &mut Report) -> Written<Look
     match &node.content {
         Content::Scalar { text, .. } if text == "none" => written(LookUp::None),
         Content::Scalar { text, .. } if text == "own" && features.look_up => written(LookUp::Own),
-        _ => {
+        Content::Scalar { .. } | Content::Sequence(_) | Content::Mapping(_) => {
             let message = "looking at instances comes with a later version";
             not_yet(message, "`look_up: none` until then", node, report);
             // As if it looked, so that its rules are not reported as well.
@@ -353,7 +358,7 @@ fn labels(node: &Node, report: &mut Report) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
     for (key, value) in decode::mapping(node, "`labels`", report).unwrap_or_default() {
         if value.is_null() {
-            decode::report_null(&key.text, &value.place, report);
+            decode::report_null(&quoted(&key.text), &value.place, report);
             continue;
         }
         let is_name = (1..=63).contains(&key.text.len())

@@ -131,7 +131,7 @@ pub(super) fn tags(name: &str, node: &Node, report: &mut Report) -> Option<Vec<(
 
 fn tag_test(key: &str, value: &Node, report: &mut Report) -> Option<TagTest> {
     if value.is_null() {
-        report_null(key, &value.place, report);
+        report_null(&quoted(key), &value.place, report);
         return None;
     }
     if let Content::Sequence(_) = value.content {

@@ -37,7 +37,7 @@ pub(super) fn policies(
     report: &mut Report,
 ) {
     if policies.is_empty() {
-        let place = Place::start_of("");
+        let place = Place::start_of(".");
         let expected = "a JoinPolicy, unless nobody is meant to join";
         report.add(
             FindingCode::NoPolicies,
@@ -205,7 +205,7 @@ fn overlaps(policies: &BTreeMap<PolicyName, JoinPolicy>, budget: &mut Budget, re
     for policy in policies.values() {
         for other in policies.values() {
             let weaker = weaker_in(other, policy);
-            if weaker.is_empty() || other.method() != policy.method() {
+            if weaker.is_empty() || other.method() != policy.method() || budget.is_spent() {
                 continue;
             }
             let meets = policy.allow.iter().any(|rule| {

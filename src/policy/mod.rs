@@ -19,6 +19,7 @@ mod guardrails;
 mod join_policy;
 mod kinds;
 mod lint;
+mod reason;
 mod rule;
 mod set;
 #[cfg(test)]

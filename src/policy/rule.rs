@@ -35,13 +35,6 @@ impl Rule {
         self.until.is_some_and(|until| now > until)
     }
 
-    /// About how much it costs to hold another rule against this one.
-    pub(super) fn weight(&self) -> u32 {
-        let accounts: usize =
-            self.conditions.iter().map(|condition| condition.test.accounts()).sum();
-        u32::try_from(self.conditions.len() + accounts).unwrap_or(u32::MAX)
-    }
-
     /// The condition on a field.
     pub(super) fn condition(&self, field: &str) -> Option<&Condition> {
         self.conditions.iter().find(|condition| condition.field.name == field)
@@ -93,24 +86,6 @@ pub(super) enum Test {
     MetadataOptions { v2_only: Option<bool>, max_hop_limit: Option<u32> },
 }
 
-impl Test {
-    /// How many accounts it names.
-    fn accounts(&self) -> usize {
-        match self {
-            Self::Accounts(accounts) => {
-                accounts.literals.len() + accounts.sets.iter().map(|set| set.len()).sum::<usize>()
-            }
-            Self::Any
-            | Self::Partition(_)
-            | Self::OneOf(_)
-            | Self::Globs(_)
-            | Self::Tags(_)
-            | Self::Age(_)
-            | Self::MetadataOptions { .. } => 0,
-        }
-    }
-}
-
 /// What is asked of one tag.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum TagTest {
@@ -134,10 +109,5 @@ impl Accounts {
     /// Whether one of them has this number.
     pub(super) fn contains(&self, account: &AccountId) -> bool {
         self.literals.contains(account) || self.sets.iter().any(|set| set.contains(account))
-    }
-
-    /// All of them; an account that is in two sets comes twice.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &AccountId> {
-        self.literals.iter().chain(self.sets.iter().flat_map(|set| set.accounts()))
     }
 }

@@ -13,7 +13,7 @@ use super::finding::{Finding, FindingCode, Place, Report};
 use super::guardrails;
 use super::join_policy::{self, Features, JoinPolicy, LookUp};
 use super::lint;
-use super::rule::{Rule, Test};
+use super::rule::{Accounts, Rule, Test};
 use super::yaml;
 use crate::domain::{AccountId, Code, Partition, PolicyHash, PolicyName, Timestamp};
 use crate::methods::{Declaration, Field, Source};
@@ -82,7 +82,7 @@ pub(super) fn load_with(
     }
     let policies = read(&files, vocabulary, now, features, &mut report);
     let set = (!report.has_errors()).then(|| {
-        let accounts = policies.values().flat_map(named_accounts).collect();
+        let accounts = named_accounts(&policies);
         Arc::new(PolicySet { files, hash: hash.clone(), policies, accounts })
     });
     Loaded { set, findings: report.into_findings(), hash }
@@ -143,8 +143,8 @@ fn read(
         policies.insert(policy.name.clone(), policy);
     }
     facts_that_are_never_read(&policies, report);
-    unused_sets(&documents, &sets, &used_sets, report);
     if !report.has_errors() {
+        unused_sets(&documents, &sets, &used_sets, report);
         lint::policies(&policies, &deny_lists, now, report);
     }
     policies
@@ -222,23 +222,21 @@ fn unused_sets(
     }
 }
 
-/// The accounts that a policy's allow rules name.
-fn named_accounts(policy: &JoinPolicy) -> impl Iterator<Item = (Partition, AccountId)> {
-    policy.allow.iter().flat_map(|rule| &rule.conditions).flat_map(|condition| {
-        let accounts = match &condition.test {
-            Test::Accounts(accounts) => Some(accounts),
-            Test::Any
-            | Test::Partition(_)
-            | Test::OneOf(_)
-            | Test::Globs(_)
-            | Test::Tags(_)
-            | Test::Age(_)
-            | Test::MetadataOptions { .. } => None,
-        };
-        accounts.into_iter().flat_map(|accounts| {
-            accounts.iter().map(|account| (accounts.partition, account.clone()))
-        })
-    })
+/// The accounts that allow rules name; each set is looked through once, however many rules name it.
+fn named_accounts(policies: &BTreeMap<PolicyName, JoinPolicy>) -> HashSet<(Partition, AccountId)> {
+    let mut sets = BTreeMap::new();
+    let mut named = HashSet::new();
+    let rules = policies.values().flat_map(|policy| &policy.allow);
+    for condition in rules.flat_map(|rule| &rule.conditions) {
+        if let Test::Accounts(Accounts { partition, sets: in_rule, literals }) = &condition.test {
+            named.extend(literals.iter().map(|account| (*partition, account.clone())));
+            sets.extend(in_rule.iter().map(|set| (&set.name, set)));
+        }
+    }
+    for set in sets.into_values() {
+        named.extend(set.accounts().map(|account| (set.partition, account.clone())));
+    }
+    named
 }
 
 impl PolicySet {

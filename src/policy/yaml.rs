@@ -45,6 +45,16 @@ impl Node {
             if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
+    /// The value of a key, if this is a mapping that has it.
+    pub(super) fn value(&self, key: &str) -> Option<&Self> {
+        match &self.content {
+            Content::Mapping(entries) => {
+                entries.iter().find(|(found, _)| found.text == key).map(|(_, value)| value)
+            }
+            Content::Scalar { .. } | Content::Sequence(_) => None,
+        }
+    }
+
     /// What this is, for messages.
     pub(super) fn describe(&self) -> String {
         match &self.content {
@@ -86,11 +96,8 @@ pub(super) fn parse(file: &str, text: &str, report: &mut Report) -> Vec<Node> {
 fn forbidden_character(start: &Place, text: &str) -> Option<Place> {
     let mut place = start.clone();
     for (index, character) in text.chars().enumerate() {
-        let is_direction = matches!(character,
-            '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         let is_late_mark = character == '\u{feff}' && index > 0;
-        let is_control = character.is_control() && !matches!(character, '\n' | '\r' | '\t');
-        if is_direction || is_late_mark || is_control {
+        if is_hidden(character) || is_late_mark {
             return Some(place);
         }
         if character == '\n' {
@@ -101,6 +108,14 @@ fn forbidden_character(start: &Place, text: &str) -> Option<Place> {
         }
     }
     None
+}
+
+/// Whether a reader does not see this character, or sees others in another order because of it.
+pub(super) fn is_hidden(character: char) -> bool {
+    let is_control = character.is_control() && !matches!(character, '\n' | '\r' | '\t');
+    is_control
+        || matches!(character,
+            '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Already reported: the file is left.
@@ -162,7 +177,7 @@ impl<'i> Builder<'i, '_> {
         depth: usize,
     ) -> Result<Option<Node>, Refused> {
         let place = self.place(span.start);
-        self.nodes += 1;
+        self.nodes += usize::from(!matches!(event, Event::SequenceEnd | Event::MappingEnd));
         if depth > MAX_DEPTH || self.nodes > MAX_NODES {
             let found = if depth > MAX_DEPTH { "nested too deeply" } else { "too many values" };
             let expected = "at most 16 levels and 200,000 values a file";

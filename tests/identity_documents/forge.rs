@@ -53,6 +53,7 @@ pub(crate) struct Parts {
     pub(crate) signers: usize,
     pub(crate) name: Vec<u8>,
     pub(crate) digest_algorithm: Vec<u8>,
+    /// Sent in this order; signed in the order of DER.
     pub(crate) attributes: Option<Vec<Vec<u8>>>,
     pub(crate) signature_algorithm: Vec<u8>,
     /// Overrides the signature.
@@ -104,14 +105,15 @@ impl Forge {
 
 impl Parts {
     fn build(self, key: &KeyPair) -> Vec<u8> {
-        let mut attributes = self.attributes.clone().unwrap_or_default();
-        attributes.sort();
-        let signed = match (&self.attributes, &self.content) {
-            (Some(_), _) => element(0x31, &[&attributes.concat()]),
+        let signed = match (self.attributes.clone(), &self.content) {
+            (Some(mut attributes), _) => {
+                attributes.sort();
+                element(0x31, &[&attributes.concat()])
+            }
             (None, content) => content.clone().unwrap_or_default(),
         };
         let signature = self.signature.unwrap_or_else(|| key.sign(&signed).unwrap());
-        let attributes = self.attributes.map(|_| element(0xa0, &[&attributes.concat()]));
+        let attributes = self.attributes.map(|all| element(0xa0, &[&all.concat()]));
         let signer_info = element(
             0x30,
             &[

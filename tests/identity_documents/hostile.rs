@@ -165,6 +165,13 @@ fn other_signed_attributes_are_ignored() {
     assert!(verify(&AWS.forged(DOCUMENT, |parts| set_attributes(parts, more))).is_ok());
 }
 
+// RFC 5652 section 5.4: the signature is over the DER encoding, whatever order was sent.
+#[test]
+fn signed_attributes_may_come_in_any_order() {
+    let backwards = AWS.forged(DOCUMENT, |parts| parts.attributes.as_mut().unwrap().reverse());
+    assert!(verify(&backwards).is_ok());
+}
+
 #[test]
 fn a_signing_time_is_optional_and_a_time() {
     let mut without = attributes(DOCUMENT.as_bytes());

@@ -114,3 +114,47 @@ fn flips_of_a_document_of_openssl_are_told_apart() {
     let message = sign(directory.path(), DOCUMENT, true);
     flips::every_flip(&message, &trusted, DOCUMENT.as_bytes());
 }
+
+// The `pkcs7` path answers DSA with SHA-1, in the outer set of digest algorithms too.
+#[test]
+fn a_document_signed_with_dsa_is_told_apart() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    std::fs::create_dir(directory.join("certificates")).unwrap();
+    openssl(&["dsaparam", "-genkey", "-out", "key.pem", "1024"], directory);
+    let certificate = "certificates/us-west-2.pem";
+    openssl(
+        &["req", "-x509", "-new", "-key", "key.pem", "-subj", "/O=DSA", "-out", certificate],
+        directory,
+    );
+    std::fs::write(directory.join("content"), DOCUMENT).unwrap();
+    for digest in ["sha1", "sha256"] {
+        openssl(
+            &[
+                "cms",
+                "-sign",
+                "-indef",
+                "-nodetach",
+                "-nocerts",
+                "-outform",
+                "DER",
+                "-binary",
+                "-md",
+                digest,
+                "-signer",
+                certificate,
+                "-inkey",
+                "key.pem",
+                "-in",
+                "content",
+                "-out",
+                "message",
+            ],
+            directory,
+        );
+        let message = std::fs::read(directory.join("message")).unwrap();
+        let embedded = RegionCertificates::embedded();
+        let rejection = IdentityDocument::verify(&message, &embedded).unwrap_err();
+        assert_eq!(rejection.code, Code::DocumentFormUnsupported, "{digest}");
+    }
+}

@@ -72,7 +72,7 @@ impl RegionCertificate {
         let certificate =
             Certificate::from_der(der).map_err(|_| "it holds something that is no certificate")?;
         // The signer is compared by its encoding, so that has to be the only one.
-        if certificate.to_der().is_ok_and(|canonical| canonical != der) {
+        if certificate.to_der().ok().as_deref() != Some(der) {
             return Err("it holds a certificate that is not DER");
         }
         let signed = &certificate.tbs_certificate;

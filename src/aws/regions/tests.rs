@@ -115,7 +115,7 @@ fn files_that_are_no_region_certificates_are_refused_by_name() {
     let key = rsa_key();
     let good = pem(&key, 1, "x");
     let many = good.repeat(17);
-    let huge = format!("{}{good}", " ".repeat(64 * 1024));
+    let huge = format!("{good}{}", " ".repeat(64 * 1024));
     let private = key.serialize_pem();
     for (name, contents) in [
         ("us-west-2.txt", good.as_str()),
@@ -131,6 +131,19 @@ fn files_that_are_no_region_certificates_are_refused_by_name() {
         assert_eq!(code, Code::CertificatesInvalid, "{message}");
         assert!(message.contains(name), "{message}");
     }
+}
+
+// The signer of a message is found by encoding, so a certificate has only one.
+#[test]
+fn a_certificate_that_writes_out_its_default_version_is_refused() {
+    let key = rsa_key();
+    let good = pem(&key, 1, "x");
+    let mut der = directory::certificates(good.as_bytes()).unwrap().remove(0);
+    let version = der.windows(5).position(|bytes| bytes == [0xa0, 3, 2, 1, 2]).unwrap();
+    der[version + 4] = 0;
+    let region: Region = "us-west-2".parse().unwrap();
+    let refused = RegionCertificate::from_der(region, &der, CertificateSource::Embedded);
+    assert_eq!(refused.err(), Some("it holds a certificate that is not DER"));
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! `decide`, row by row.
 
 use super::world::{ACCOUNTS, Node, load, named_policy, now, policy, request, set, time, worker};
-use crate::domain::Code;
+use crate::domain::{Class, Code};
 use crate::methods::{Proof, Value};
-use crate::policy::{FindingCode, Order, Strength};
+use crate::policy::{FindingCode, Order, PolicyFile, Strength};
 
 /// Rules on every field of `ec2`.
-const EVERY_FIELD: &str = r#"
+const EVERY_FIELD: &str = "
 allow:
   - name: everything
     accounts: [production]
@@ -29,7 +29,7 @@ deny:
   - name: quarantined
     tags: {Quarantine: present}
 ec2: {look_up: own}
-"#;
+";
 
 #[test]
 fn one_change_of_an_admitted_node_is_one_denial() {
@@ -92,6 +92,41 @@ fn one_change_of_an_admitted_node_is_one_denial() {
         assert_eq!(denial.code, code, "{what}: {}", denial.message);
         assert!(denial.explanation().is_some(), "{what}");
     }
+}
+
+// T65: a prohibition on facts that could not be read. The permission needs none of them.
+#[test]
+fn a_prohibition_that_nobody_could_check_is_an_outage_and_no_approval() {
+    let rules = "
+allow: [{accounts: [production], regions: any}]
+deny: [{tags: {Quarantine: present}}]
+ec2: {look_up: own}
+";
+    let set = set(&[ACCOUNTS, &policy(rules)]);
+    assert!(worker().joins(&set, "web").is_ok());
+    let denial = worker().unseen().joins(&set, "web").unwrap_err();
+    assert_eq!(denial.code, Code::PolicyFactsMissing);
+    assert_eq!(denial.code.class(), Class::Unavailable);
+    // A stranger is refused for good, and nobody is asked about it (I3).
+    let stranger = worker().claiming("account_id", "999988887777");
+    assert_eq!(stranger.candidates(&set, "web").unwrap_err().code, Code::PolicyNoMatch);
+}
+
+// I11: evidence that does not say something admits nobody and rules out no prohibition.
+#[test]
+fn silent_evidence_is_no_excuse() {
+    let rules = "
+allow: [{accounts: [production], regions: any}]
+deny: [{images: [ami-0bbbbbbbbbbbbbbb1]}]
+";
+    let set = set(&[ACCOUNTS, &policy(rules)]);
+    let denial = worker().silent_on("image_id").joins(&set, "web").unwrap_err();
+    assert_eq!(denial.code, Code::PolicyDenied);
+    for name in ["account_id", "partition"] {
+        let denial = worker().silent_on(name).joins(&set, "web").unwrap_err();
+        assert_eq!(denial.code, Code::PolicyNoMatch, "{name}");
+    }
+    assert!(worker().silent_on("region").joins(&set, "web").is_ok(), "`any` asks nothing");
 }
 
 #[test]
@@ -188,6 +223,12 @@ certificate: {dns_names: [muster.internal.example]}
     let denial = worker().joins(&with_static, "web").unwrap_err();
     assert_eq!(denial.code, Code::NameNotPermitted);
 
+    // DNS names do not differ by case or by the dot of the root.
+    let reserved_names = vec!["Muster.Internal.Example.".to_owned()];
+    let shouting = super::super::OrderRequest { reserved_names, ..request() };
+    let denial = worker().joins_as(&with_static, "web", shouting).unwrap_err();
+    assert_eq!(denial.code, Code::NameNotPermitted);
+
     let by_ip = "
 allow: [{accounts: [production], regions: any}]
 certificate: {dns_names: [\"ip-{private_ip}.internal.example\"]}
@@ -219,4 +260,55 @@ fn a_node_that_names_no_policy_gets_the_only_one_of_its_method() {
     let none = load(&[]);
     assert_eq!(super::world::codes(&none), [FindingCode::NoPolicies]);
     assert_eq!(worker().joins(&none.set.unwrap(), "").unwrap_err().code, Code::PolicyAmbiguous);
+}
+
+// I3: nothing is asked of the cloud that could not change the decision.
+#[test]
+fn only_facts_that_can_still_matter_are_asked_for() {
+    let rules = "
+allow:
+  - {accounts: [production], regions: [us-east-1], instance_profile: web-*}
+  - {accounts: [production], regions: [us-west-2], vpc: [vpc-0123456789abcdef0]}
+deny:
+  - {tags: {Quarantine: present}}
+  - {regions: [us-west-2], subnet: [subnet-0123456789abcdef0]}
+ec2: {look_up: own, fresh_proof: not_required, document_ttl: 1h}
+";
+    let set = set(&[ACCOUNTS, &policy(rules)]);
+    let candidates = worker().candidates(&set, "web").unwrap();
+    assert_eq!(candidates.needed().instance, ["instance_profile", "tags"]);
+    assert!(!candidates.needed().proof_required);
+}
+
+#[test]
+fn a_policy_is_for_its_own_method_only() {
+    let set = set(&[ACCOUNTS, &policy(DOCUMENTS)]);
+    assert!(set.resolve("ec2", "web").is_ok());
+    assert_eq!(set.resolve("token", "web").unwrap_err().code, Code::PolicyUnknown);
+    assert_eq!(set.resolve("token", "").unwrap_err().code, Code::PolicyAmbiguous);
+}
+
+#[test]
+fn accounts_that_an_allow_rule_names_are_known() {
+    let rules = "
+allow: [{accounts: [production], regions: any}]
+deny: [{accounts: [\"999988887777\"], partition: aws}]
+";
+    let set = set(&[ACCOUNTS, &policy(rules)]);
+    assert!(set.names_account("aws", "444455556666"));
+    for (partition, account) in
+        [("aws-cn", "444455556666"), ("aws", "999988887777"), ("", ""), ("aws", "44445555666")]
+    {
+        assert!(!set.names_account(partition, account), "{partition} {account}");
+    }
+}
+
+#[test]
+fn two_sets_of_files_never_have_one_hash() {
+    let hash = |name: &str, text: &str| {
+        let file = PolicyFile { name: name.to_owned(), text: text.to_owned() };
+        crate::policy::load(&[file], &super::world::vocabulary(), None).hash
+    };
+    assert_ne!(hash("ab.yaml", "c"), hash("ab.yam", "lc"));
+    assert_eq!(hash("ab.yaml", "c"), hash("ab.yaml", "c"));
 }

@@ -1,4 +1,8 @@
 //! The decision as a table: one admitted node, one change a row, the exact denial.
 
 mod decision;
+mod explanations;
+mod lints;
+mod limits;
+mod properties;
 mod world;

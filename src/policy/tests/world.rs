@@ -73,11 +73,11 @@ pub(super) fn policy(spec: &str) -> String {
 }
 
 pub(super) fn named_policy(name: &str, spec: &str) -> String {
-    let spec: String = spec.trim_matches('\n').lines().map(|line| format!("  {line}\n")).collect();
+    let spec = spec.trim_matches('\n').replace('\n', "\n  ");
     format!(
         "apiVersion: muster/v1\nkind: JoinPolicy\n\
          metadata: {{name: {name}, owner: platform, description: test}}\n\
-         spec:\n  method: ec2\n  roles: [node]\n{spec}"
+         spec:\n  method: ec2\n  roles: [node]\n  {spec}\n"
     )
 }
 
@@ -132,6 +132,16 @@ impl Node {
     /// The same node, but this claim is only what the node says.
     pub(super) fn hinting(mut self, name: &'static str, value: &str) -> Self {
         self.values.insert(name, Value::Text(value.to_owned()), Provenance::Hinted);
+        self
+    }
+
+    /// The same node, whose evidence does not say this.
+    pub(super) fn silent_on(mut self, name: &str) -> Self {
+        let mut values = ClaimValues::default();
+        for (other, claim) in self.values.iter().filter(|(other, _)| *other != name) {
+            values.insert(other, claim.value.clone(), claim.provenance);
+        }
+        self.values = values;
         self
     }
 

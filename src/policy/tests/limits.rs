@@ -1,0 +1,79 @@
+//! Every limit on its boundary (I14).
+
+use super::world::{ACCOUNTS, codes, load, policy};
+use crate::policy::FindingCode::LimitExceeded;
+use crate::policy::{MAX_FILES, PolicyFile};
+
+const RULE: &str = "{accounts: [production], regions: [us-east-1]}";
+
+/// Whether a policy with so many allow and deny rules loads.
+fn loads_with_rules(allow: usize, deny: usize) -> bool {
+    let allow = vec![RULE; allow].join(", ");
+    let deny = match deny {
+        0 => String::new(),
+        _ => format!("deny: [{}]\n", vec!["{regions: [us-west-2]}"; deny].join(", ")),
+    };
+    let loaded = load(&[ACCOUNTS, &policy(&format!("{deny}allow: [{allow}]"))]);
+    assert_eq!(loaded.set.is_none(), codes(&loaded).contains(&LimitExceeded));
+    loaded.set.is_some()
+}
+
+#[test]
+fn a_policy_has_at_most_1000_rules_allow_and_deny_together() {
+    assert!(loads_with_rules(1000, 0));
+    assert!(!loads_with_rules(1001, 0));
+    assert!(loads_with_rules(500, 500));
+    assert!(!loads_with_rules(500, 501));
+    let deny_list = |rules: usize| {
+        let rules = vec!["{regions: [us-west-2]}"; rules].join(", ");
+        let head = "apiVersion: muster/v1\nkind: DenyList\nmetadata: {name: q}\n";
+        load(&[&format!("{head}spec: {{deny: [{rules}]}}")]).set.is_some()
+    };
+    assert!(deny_list(1000) && !deny_list(1001));
+}
+
+#[test]
+fn a_certificate_has_at_most_20_names_and_lives_at_most_a_week() {
+    let loads = |certificate: &str| {
+        let text = format!("allow: [{RULE}]\ncertificate: {{{certificate}}}");
+        load(&[ACCOUNTS, &policy(&text)]).set.is_some()
+    };
+    let names = |count: usize| {
+        let names: Vec<String> = (0..count).map(|name| format!("a{name}.example.org")).collect();
+        format!("dns_names: [{}]", names.join(", "))
+    };
+    assert!(loads(&names(20)));
+    assert!(!loads(&names(21)));
+    assert!(loads("ttl: 7d"));
+    assert!(!loads("ttl: 604801s"));
+    assert!(!loads("ttl: 0s"));
+}
+
+#[test]
+fn a_document_alone_is_good_for_at_most_a_day() {
+    let loads = |ttl: &str| {
+        let text =
+            format!("allow: [{RULE}]\nec2: {{fresh_proof: not_required, document_ttl: {ttl}}}");
+        load(&[ACCOUNTS, &policy(&text)]).set.is_some()
+    };
+    assert!(loads("24h") && loads("1d"));
+    assert!(!loads("86401s"));
+}
+
+#[test]
+fn files_are_counted_and_nested_to_a_depth() {
+    let nested = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
+    assert!(!codes(&load(&[&nested(16)])).contains(&LimitExceeded));
+    assert!(codes(&load(&[&nested(17)])).contains(&LimitExceeded));
+    let listed = |values: usize| format!("[{}]", vec!["1"; values].join(","));
+    assert!(!codes(&load(&[&listed(199_999)])).contains(&LimitExceeded));
+    assert!(codes(&load(&[&listed(200_000)])).contains(&LimitExceeded));
+
+    let loads = |count: usize| {
+        let file = |number| PolicyFile { name: format!("{number:05}.yaml"), text: String::new() };
+        let files: Vec<PolicyFile> = (0..count).map(file).collect();
+        crate::policy::load(&files, &super::world::vocabulary(), None).set.is_some()
+    };
+    assert!(loads(MAX_FILES));
+    assert!(!loads(MAX_FILES + 1));
+}
