@@ -14,6 +14,7 @@ mod verify;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::rand;
+use tokio::sync::mpsc;
 
 use crate::clock::Clock;
 use crate::domain::{CorrelationId, Timestamp};
@@ -22,7 +23,7 @@ use noise::Noise;
 use quota::Quota;
 
 pub use record::{Class, Entry, Outcome, Record};
-pub use sink::{FileSink, Sink, StdoutSink, export};
+pub use sink::{Cursor, FileSink, Sink, StdoutSink, catch_up, export};
 pub use verify::{Broken, Verification, compare_with_export, verify};
 
 /// Prefix of the names of all audit logs.
@@ -51,9 +52,9 @@ impl Audit {
         Ok(Self { store, clock, chain, state: Mutex::new(state) })
     }
 
-    /// The name of this process's chain.
-    pub fn chain(&self) -> &str {
-        &self.chain
+    /// Where this process's chain begins.
+    pub fn start(&self) -> Cursor {
+        Cursor { chain: self.chain.clone(), seq: 0 }
     }
 
     /// A correlation id of this class.
@@ -90,11 +91,16 @@ impl Audit {
             }
             Class::Noise => false,
         };
-        if write {
-            return self.write(&record).await;
+        if !write {
+            self.state().noise.count(record);
+            return Ok(());
         }
-        self.state().noise.count(record);
-        Ok(())
+        let written = self.write(&record).await;
+        if written.is_err() {
+            // Whatever the store does, the operator finds the explanation and the count.
+            self.state().noise.count(record);
+        }
+        written
     }
 
     /// A refusal that is explained from memory only.
@@ -105,8 +111,12 @@ impl Audit {
     /// Writes the sum of what was only counted since the last call, if there was anything.
     pub async fn write_summary(&self) -> Result<(), StoreUnavailable> {
         let now = self.clock.now();
-        let Some(summary) = self.state().noise.take_summary(now) else { return Ok(()) };
-        self.write(&summary).await
+        let Some((summary, counts)) = self.state().noise.take_summary(now) else { return Ok(()) };
+        let written = self.write(&summary).await;
+        if written.is_err() {
+            self.state().noise.give_back(counts);
+        }
+        written
     }
 
     /// How many refusals have only been counted since the start.
@@ -145,12 +155,12 @@ impl Query {
     }
 }
 
-/// Reads records in the order of their chains and hands each that is wanted to `each`, until that
-/// says stop with `false`.
+/// Reads records in the order of their chains and sends each that is wanted, until the receiver is
+/// gone. The channel's bound is the bound of what is in memory.
 pub async fn read(
     store: &dyn Store,
     query: &Query,
-    mut each: impl FnMut(Entry) -> bool + Send,
+    found: mpsc::Sender<Entry>,
 ) -> Result<(), StoreUnavailable> {
     const BATCH: usize = 512;
     for chain in store.logs().await? {
@@ -161,7 +171,7 @@ pub async fn read(
             for entry in entries {
                 after = entry.sequence;
                 let Ok(entry) = Entry::from_log(&chain, &entry) else { continue };
-                if query.wants(&entry.record) && !each(entry) {
+                if query.wants(&entry.record) && found.send(entry).await.is_err() {
                     return Ok(());
                 }
             }
@@ -171,6 +181,26 @@ pub async fn read(
         }
     }
     Ok(())
+}
+
+/// The first records that are wanted, at most `limit`.
+pub async fn first(
+    store: &dyn Store,
+    query: &Query,
+    limit: usize,
+) -> Result<Vec<Entry>, StoreUnavailable> {
+    let (found, mut queue) = mpsc::channel(64);
+    let collecting = async {
+        let mut entries = Vec::new();
+        while entries.len() < limit {
+            let Some(entry) = queue.recv().await else { break };
+            entries.push(entry);
+        }
+        drop(queue);
+        entries
+    };
+    let (read, entries) = tokio::join!(read(store, query, found), collecting);
+    read.map(|()| entries)
 }
 
 fn random<const N: usize>() -> Result<[u8; N], StoreUnavailable> {

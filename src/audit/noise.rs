@@ -19,19 +19,25 @@ const COUNTED_MAX: usize = 10_000;
 pub(super) struct Noise {
     ring: VecDeque<Record>,
     total: u64,
-    by_code: HashMap<Code, u64>,
-    by_account: HashMap<String, u64>,
-    by_source: HashMap<String, u64>,
+    counts: Counts,
+}
+
+/// What the next summary says.
+#[derive(Default)]
+pub(super) struct Counts {
+    codes: HashMap<Code, u64>,
+    accounts: HashMap<String, u64>,
+    sources: HashMap<String, u64>,
 }
 
 impl Noise {
     pub(super) fn count(&mut self, record: Record) {
         self.total += 1;
         if let Some(code) = record.code {
-            *self.by_code.entry(code).or_default() += 1;
+            *self.counts.codes.entry(code).or_default() += 1;
         }
-        count_bounded(&mut self.by_account, record.account_id.as_ref());
-        count_bounded(&mut self.by_source, record.source.as_ref());
+        count_bounded(&mut self.counts.accounts, record.account_id.as_deref(), 1);
+        count_bounded(&mut self.counts.sources, record.source.as_deref(), 1);
         if self.ring.len() >= RING_LENGTH {
             self.ring.pop_front();
         }
@@ -46,31 +52,47 @@ impl Noise {
         self.total
     }
 
-    pub(super) fn take_summary(&mut self, now: Timestamp) -> Option<Record> {
-        if self.by_code.is_empty() {
+    /// The summary of what was counted since the last one, and the counts in case that it cannot be
+    /// written.
+    pub(super) fn take_summary(&mut self, now: Timestamp) -> Option<(Record, Counts)> {
+        if self.counts.codes.is_empty() {
             return None;
         }
-        let codes: Map<String, Value> = std::mem::take(&mut self.by_code)
-            .into_iter()
-            .map(|(code, count)| (code.as_str().to_owned(), count.into()))
+        let counts = std::mem::take(&mut self.counts);
+        let codes: Map<String, Value> = counts
+            .codes
+            .iter()
+            .map(|(code, count)| (code.as_str().to_owned(), (*count).into()))
             .collect();
         let summary = Record::new(now, Class::Noise, "summary", Outcome::Refused)
             .with("codes", codes)
-            .with("accounts", top(std::mem::take(&mut self.by_account)))
-            .with("sources", top(std::mem::take(&mut self.by_source)));
-        Some(summary)
+            .with("accounts", top(&counts.accounts))
+            .with("sources", top(&counts.sources));
+        Some((summary, counts))
+    }
+
+    /// Counts stay exact when a summary was not written.
+    pub(super) fn give_back(&mut self, counts: Counts) {
+        for (code, count) in counts.codes {
+            *self.counts.codes.entry(code).or_default() += count;
+        }
+        for (name, count) in counts.accounts {
+            count_bounded(&mut self.counts.accounts, Some(&name), count);
+        }
+        for (name, count) in counts.sources {
+            count_bounded(&mut self.counts.sources, Some(&name), count);
+        }
     }
 }
 
-fn count_bounded(counts: &mut HashMap<String, u64>, name: Option<&String>) {
-    let name = name.map_or("unverified", String::as_str);
-    let name =
-        if counts.len() < COUNTED_MAX || counts.contains_key(name) { name } else { "others" };
-    *counts.entry(name.to_owned()).or_default() += 1;
+fn count_bounded(counts: &mut HashMap<String, u64>, name: Option<&str>, count: u64) {
+    let name = name.unwrap_or("unverified");
+    let is_told_apart = counts.len() < COUNTED_MAX || counts.contains_key(name);
+    *counts.entry(if is_told_apart { name } else { "others" }.to_owned()).or_default() += count;
 }
 
-fn top(counts: HashMap<String, u64>) -> Map<String, Value> {
-    let mut counts: Vec<_> = counts.into_iter().collect();
+fn top(counts: &HashMap<String, u64>) -> Map<String, Value> {
+    let mut counts: Vec<_> = counts.iter().collect();
     counts.sort_by(|(a, many), (b, few)| few.cmp(many).then_with(|| a.cmp(b)));
-    counts.into_iter().take(SUMMARY_TOP).map(|(name, count)| (name, count.into())).collect()
+    counts.into_iter().take(SUMMARY_TOP).map(|(name, n)| (name.clone(), (*n).into())).collect()
 }

@@ -1,0 +1,227 @@
+//! The life of a join: verify, match, gather, decide, record, issue, remember. One direction, no
+//! way back; each step takes a value that only the step before it can make.
+
+mod attempt;
+mod refusal;
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use tracing::{Instrument, info_span};
+
+use crate::audit::{self, Audit, Class, Outcome};
+use crate::ca::{CertificateAuthority, IssueError};
+use crate::clock::Clock;
+use crate::domain::{Code, CorrelationId, KeyBinding, Purpose, Serial, Timestamp, TrustDomain};
+use crate::methods::{self, JoinMethod};
+use crate::policy::{OrderRequest, PolicySet};
+use crate::registry::{Change, Enrollment, Recorded, Registry};
+use crate::store::StoreUnavailable;
+
+pub use attempt::{Attempt, InvalidStart, Start};
+pub use refusal::Refusal;
+use refusal::{Stop, Trace};
+
+/// The identity that a node gets where its policy names no other slot.
+const SLOT: &str = "default";
+/// How long a CA backend may take.
+const ISSUE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Everything that a join needs. Wiring puts it together; this module decides the order of steps.
+pub struct JoinService {
+    /// The only source of time.
+    pub clock: Clock,
+    /// The join methods of this build.
+    pub methods: Vec<Arc<dyn JoinMethod>>,
+    /// The policy set in force; exchanged as a whole.
+    pub policies: RwLock<Arc<PolicySet>>,
+    /// What is remembered.
+    pub registry: Registry,
+    /// What is written down.
+    pub audit: Arc<Audit>,
+    /// What signs.
+    pub authority: Arc<dyn CertificateAuthority>,
+    /// The root of all names.
+    pub trust_domain: TrustDomain,
+    /// DNS names that no node may get: the server's own.
+    pub reserved_names: Vec<String>,
+    /// The root that nodes demand of the listener from now on.
+    pub join_root: CertificateDer<'static>,
+}
+
+/// What an admitted node gets.
+#[derive(Debug)]
+pub struct Admission {
+    /// The certificate, leaf first, DER.
+    pub chain: Vec<Vec<u8>>,
+    /// The node CA's trust anchors, DER.
+    pub trust_bundle: Vec<CertificateDer<'static>>,
+    /// The join root, DER.
+    pub join_root: CertificateDer<'static>,
+    /// The enrollment as it stands.
+    pub enrollment: Enrollment,
+    /// Leads to the audit record.
+    pub correlation_id: CorrelationId,
+}
+
+impl JoinService {
+    /// The policy set in force.
+    pub fn policies(&self) -> Arc<PolicySet> {
+        Arc::clone(&self.policies.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Admits a node, or refuses it and writes down why.
+    pub async fn admit(&self, attempt: &Attempt) -> Result<Admission, Refusal> {
+        let policies = self.policies();
+        let mut trace = Trace::new(attempt, &policies, self.clock.now());
+        match self.run(attempt, &policies, &mut trace).await {
+            Ok(admission) => Ok(admission),
+            Err(stop) => Err(refusal::write(&self.audit, stop, trace, &policies).await),
+        }
+    }
+
+    /// Refuses what never became an attempt: a message that cannot be read, a stream that is too
+    /// slow, too many at once. Such a refusal has a correlation id like any other.
+    pub async fn refuse_unread(&self, code: Code, hint: Option<String>, source: &str) -> Refusal {
+        refusal::write_unread(&self.audit, code, hint, source, self.clock.now()).await
+    }
+
+    async fn run(
+        &self,
+        attempt: &Attempt,
+        policies: &Arc<PolicySet>,
+        trace: &mut Trace,
+    ) -> Result<Admission, Stop> {
+        let now = trace.now();
+        let start = &attempt.start;
+        let method = self.method(&start.method).ok_or(Stop::UnknownMethod)?;
+        let binding = KeyBinding::new(
+            Purpose::Join,
+            &attempt.channel,
+            &attempt.nonce,
+            &start.method,
+            &start.policy,
+            &start.public_key,
+        );
+
+        // 1 verify: local, and the node must hold the key before anything else is looked at.
+        attempt.check_possession(&binding)?;
+        let claims = method.verify(&attempt.evidence, &binding, now)?;
+        trace.verified(&claims);
+
+        // 2 match: the allow-list before the cloud (I3).
+        let candidates = policies.candidates(&start.policy, claims, now)?;
+        trace.matched(candidates.policy().as_str());
+
+        // 3 gather: what is on record first, then the proof, then the instance.
+        let (subject, epoch) = (candidates.claims().subject().clone(), candidates.claims().epoch());
+        let key = start.public_key.digest();
+        let view = self.registry.view(&subject, SLOT, key).await?;
+        view.refuse_early(&subject, SLOT, epoch)?;
+        let needed = candidates.needed().clone();
+        let facts = methods::gather(method.as_ref(), candidates.claims(), &binding, &needed)
+            .instrument(info_span!("gather"))
+            .await?;
+        trace.gathered(&facts);
+
+        // 4 decide.
+        let waives_age = view.has_grant(now);
+        let request = self.order_request(attempt, waives_age)?;
+        let approval = candidates.decide(&facts, request, now).map_err(|denial| {
+            // Another key for a bound run is a security event whatever else is wrong (I17): it may
+            // be all that the honest node can show of a theft.
+            match view.other_key(key, epoch, &denial.message, now) {
+                Some(conflict) => Stop::Conflict(conflict),
+                None => Stop::Denied(denial),
+            }
+        })?;
+        let relies_on_grant = waives_age && approval.age_was_waived();
+
+        // 5 record: enrollment, order and audit record in one transaction (I9).
+        let correlation_id = self.audit.correlation_id(Class::Admission)?;
+        let recorded = self
+            .registry
+            .record(&approval, relies_on_grant, &trace.source, now, |enrollment, change| {
+                self.audit.append(&trace.admission(enrollment, change, &correlation_id))
+            })
+            .instrument(info_span!("record"))
+            .await?;
+
+        // 6 issue and 7 remember: durable before the reply leaves.
+        let chain = match (recorded.change(), recorded.enrollment().certificate_chain()) {
+            (Change::Repeat, Some(chain)) => chain,
+            _ => self.issue(&recorded, &correlation_id).await?,
+        };
+        Ok(Admission {
+            chain,
+            trust_bundle: self.authority.trust_anchors().await?.0,
+            join_root: self.join_root.clone(),
+            enrollment: recorded.enrollment().clone(),
+            correlation_id,
+        })
+    }
+
+    async fn issue(
+        &self,
+        recorded: &Recorded,
+        correlation_id: &CorrelationId,
+    ) -> Result<Vec<Vec<u8>>, Stop> {
+        let issued = tokio::time::timeout(ISSUE_TIMEOUT, self.authority.issue(recorded))
+            .instrument(info_span!("issue"))
+            .await
+            .map_err(|_| IssueError::Unavailable("no answer in time".to_owned()))??;
+        let anchors = self.authority.trust_anchors().await?;
+        let certificate = crate::ca::check(recorded, issued, &anchors)?;
+        let chain: Vec<Vec<u8>> = certificate.chain().iter().map(|der| der.to_vec()).collect();
+        let fingerprint = certificate.fingerprint();
+        self.registry
+            .remember(recorded, &chain, fingerprint, |enrollment| {
+                let record =
+                    issued_record(enrollment, fingerprint, correlation_id, self.clock.now());
+                self.audit.append(&record)
+            })
+            .instrument(info_span!("remember"))
+            .await
+            .map_err(Stop::from)
+    }
+
+    fn method(&self, name: &str) -> Option<&Arc<dyn JoinMethod>> {
+        self.methods.iter().find(|method| method.declaration().name == name)
+    }
+
+    fn order_request(
+        &self,
+        attempt: &Attempt,
+        waives_age: bool,
+    ) -> Result<OrderRequest, StoreUnavailable> {
+        let mut random = [0; 16];
+        aws_lc_rs::rand::fill(&mut random)
+            .map_err(|_| StoreUnavailable("no random bytes".to_owned()))?;
+        Ok(OrderRequest {
+            serial: Serial::from_random(random),
+            public_key: attempt.start.public_key.clone(),
+            trust_domain: self.trust_domain.clone(),
+            issuer: self.authority.issuer(),
+            slot: SLOT.to_owned(),
+            age_waived: waives_age,
+            reserved_names: self.reserved_names.clone(),
+        })
+    }
+}
+
+fn issued_record(
+    enrollment: &Enrollment,
+    fingerprint: &str,
+    correlation_id: &CorrelationId,
+    now: Timestamp,
+) -> audit::Record {
+    let mut record = audit::Record::new(now, Class::Admission, "issue", Outcome::Done);
+    record.correlation_id = Some(correlation_id.clone());
+    record.policy = Some(enrollment.policy.clone());
+    record.account_id = enrollment.subject.segment("account_id").map(str::to_owned);
+    record.instance_id = enrollment.subject.segment("instance_id").map(str::to_owned);
+    record.node_id = Some(enrollment.node_id.clone());
+    record.serial = Some(enrollment.order.serial);
+    record.with("sha256", fingerprint)
+}

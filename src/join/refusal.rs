@@ -1,0 +1,308 @@
+//! What becomes of a join that stops: a class, a record, and what the node is told.
+
+use serde_json::Value;
+use tracing::{error, info, warn};
+
+use super::Attempt;
+use crate::audit::{Audit, Class, Outcome, Record};
+use crate::ca::{IssueError, Nonconforming};
+use crate::domain::{self, Code, CorrelationId, KeyDigest, PolicyHash, Timestamp};
+use crate::methods::{Claims, Facts, Rejection, SourceUnavailable};
+use crate::policy::{Denial, PolicySet};
+use crate::registry::{Change, Conflict, Enrollment, RecordError};
+use crate::store::StoreUnavailable;
+
+/// How long a node waits after an outage, in seconds, before its own jitter.
+const RETRY_AFTER_SECONDS: u32 = 5;
+
+/// Why a join stopped, by the step that stopped it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Stop {
+    #[error("the join method is not known")]
+    UnknownMethod,
+    #[error("evidence or signature are longer than they can be")]
+    Oversized,
+    #[error("the node key's signature does not fit this connection, challenge and evidence")]
+    NotPossessed,
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    #[error("{}", .0.message)]
+    Denied(Box<Denial>),
+    #[error(transparent)]
+    Conflict(#[from] Box<Conflict>),
+    #[error(transparent)]
+    Source(#[from] SourceUnavailable),
+    #[error(transparent)]
+    Store(#[from] StoreUnavailable),
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+    #[error(transparent)]
+    Nonconforming(#[from] Nonconforming),
+}
+
+impl From<Box<Denial>> for Stop {
+    fn from(denial: Box<Denial>) -> Self {
+        Self::Denied(denial)
+    }
+}
+
+impl From<RecordError> for Stop {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::Conflict(conflict) => Self::Conflict(conflict),
+            RecordError::Unavailable(unavailable) => Self::Store(unavailable),
+        }
+    }
+}
+
+impl Stop {
+    fn code(&self) -> Code {
+        match self {
+            Self::UnknownMethod => Code::UnknownMethod,
+            Self::Oversized => Code::MalformedRequest,
+            Self::NotPossessed => Code::PossessionNotProven,
+            Self::Rejected(rejection) => rejection.code,
+            Self::Denied(denial) => denial.code,
+            Self::Conflict(conflict) => conflict.code,
+            Self::Source(_) => Code::PolicyFactsMissing,
+            Self::Store(_) => Code::StoreUnavailable,
+            Self::Issue(_) => Code::CaUnavailable,
+            Self::Nonconforming(_) => Code::CertificateRejected,
+        }
+    }
+
+    /// What the node may know of its own evidence.
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Rejected(rejection) => rejection.hint.clone(),
+            Self::Denied(denial) => denial.hint.clone(),
+            Self::Conflict(conflict) if conflict.hint.is_empty() => Some(conflict.message.clone()),
+            Self::Conflict(conflict) => Some(conflict.hint.to_owned()),
+            Self::UnknownMethod
+            | Self::Oversized
+            | Self::NotPossessed
+            | Self::Source(_)
+            | Self::Store(_)
+            | Self::Issue(_)
+            | Self::Nonconforming(_) => None,
+        }
+    }
+
+    fn retry_after_seconds(&self) -> Option<u32> {
+        if let Self::Issue(IssueError::Throttled(seconds)) = self {
+            return Some(*seconds);
+        }
+        (self.code().class() == domain::Class::Unavailable).then_some(RETRY_AFTER_SECONDS)
+    }
+
+    /// Security events are about evidence that verified and still does not fit (I17).
+    fn class(&self, account_is_known: bool) -> Class {
+        let is_security = matches!(
+            self.code(),
+            Code::EnrollmentConflict
+                | Code::KeyInUse
+                | Code::CertificateRejected
+                | Code::ProofDisproven
+        );
+        match (is_security, account_is_known) {
+            (true, _) => Class::Security,
+            (false, true) => Class::Known,
+            (false, false) => Class::Noise,
+        }
+    }
+}
+
+/// What a node is told of its refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The outward code.
+    pub code: Code,
+    /// The code on record, for metrics; a node is never told.
+    pub recorded: Code,
+    /// Leads an operator to the whole explanation; none if not even that could be made.
+    pub correlation_id: Option<CorrelationId>,
+    /// About the node's own evidence and clock only.
+    pub hint: Option<String>,
+    /// When a retry may help.
+    pub retry_after_seconds: Option<u32>,
+}
+
+/// What becomes known of an attempt on its way.
+pub(super) struct Trace {
+    now: Timestamp,
+    pub(super) source: String,
+    method: String,
+    policy: String,
+    policy_hash: PolicyHash,
+    key: KeyDigest,
+    unverified: String,
+    partition: Option<String>,
+    account_id: Option<String>,
+    instance_id: Option<String>,
+    epoch: Option<Timestamp>,
+    claims: Option<Value>,
+    facts: Option<Value>,
+}
+
+impl Trace {
+    pub(super) fn new(attempt: &Attempt, policies: &PolicySet, now: Timestamp) -> Self {
+        Self {
+            now,
+            source: attempt.source.clone(),
+            method: attempt.start.method.clone(),
+            policy: attempt.start.policy.clone(),
+            policy_hash: policies.hash().clone(),
+            key: attempt.start.public_key.digest(),
+            unverified: attempt.start.facts.clone(),
+            partition: None,
+            account_id: None,
+            instance_id: None,
+            epoch: None,
+            claims: None,
+            facts: None,
+        }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    pub(super) fn verified(&mut self, claims: &Claims) {
+        let segment = |name| claims.subject().segment(name).map(str::to_owned);
+        self.partition = segment("partition");
+        self.account_id = segment("account_id");
+        self.instance_id = segment("instance_id").or_else(|| Some(claims.subject().path()));
+        self.epoch = Some(claims.epoch());
+        self.claims = Some(claims.values().to_json());
+    }
+
+    pub(super) fn matched(&mut self, policy: &str) {
+        policy.clone_into(&mut self.policy);
+    }
+
+    pub(super) fn gathered(&mut self, facts: &Facts) {
+        self.facts = Some(facts.values().to_json());
+    }
+
+    pub(super) fn admission(
+        &self,
+        enrollment: &Enrollment,
+        change: Change,
+        id: &CorrelationId,
+    ) -> Record {
+        let mut record = self.record(Class::Admission, Outcome::Admitted, id);
+        record.node_id = Some(enrollment.node_id.clone());
+        record.serial = Some(enrollment.order.serial);
+        record
+            .with("change", change.as_str())
+            .with("rule", enrollment.rule.clone())
+            .with("spiffe_id", enrollment.order.spiffe_id.as_str())
+            .with("not_after", enrollment.order.not_after.to_string())
+            .with("roles", enrollment.roles.clone())
+    }
+
+    fn record(&self, class: Class, outcome: Outcome, id: &CorrelationId) -> Record {
+        let mut record = Record::new(self.now, class, "join", outcome);
+        record.correlation_id = Some(id.clone());
+        record.policy = Some(self.policy.clone()).filter(|name| !name.is_empty());
+        record.policy_hash = Some(self.policy_hash.clone());
+        record.account_id.clone_from(&self.account_id);
+        record.instance_id.clone_from(&self.instance_id);
+        record.source = Some(self.source.clone());
+        let mut record = record
+            .with("method", self.method.clone())
+            .with("key", self.key.to_string())
+            .with("unverified", self.unverified.clone());
+        for (name, value) in [
+            ("epoch", self.epoch.map(|epoch| epoch.to_string().into())),
+            ("claims", self.claims.clone()),
+            ("facts", self.facts.clone()),
+        ] {
+            if let Some(value) = value {
+                record = record.with(name, value);
+            }
+        }
+        record
+    }
+}
+
+/// Writes the refusal down, and says what the node is told.
+pub(super) async fn write(
+    audit: &Audit,
+    stop: Stop,
+    trace: Trace,
+    policies: &PolicySet,
+) -> Refusal {
+    let account_is_known = match (&trace.partition, &trace.account_id) {
+        (Some(partition), Some(account)) => policies.names_account(partition, account),
+        _ => false,
+    };
+    let (code, class) = (stop.code(), stop.class(account_is_known));
+    let mut refusal = Refusal {
+        code: code.outward(),
+        recorded: code,
+        correlation_id: None,
+        hint: stop.hint(),
+        retry_after_seconds: stop.retry_after_seconds(),
+    };
+    let Ok(id) = audit.correlation_id(class) else { return refusal };
+    let mut record = trace.record(class, outcome_of(code), &id).with("message", stop.to_string());
+    record.code = Some(code);
+    if let Stop::Conflict(conflict) = &stop {
+        record = record
+            .with("bound_key", conflict.bound_key.map(|key| key.to_string()))
+            .with("bound_from", conflict.bound_from.clone())
+            .with("bound_at", conflict.bound_at.map(|at| at.to_string()));
+    }
+    log(&stop, class, &id, &trace);
+    let subject = trace.instance_id.as_deref().unwrap_or("unverified");
+    if let Err(unavailable) = audit.refuse(record, subject).await {
+        error!(join.correlation_id = %id, error = %unavailable, "a refusal could not be recorded");
+    }
+    refusal.correlation_id = Some(id);
+    refusal
+}
+
+/// Refuses what never became an attempt: counted, and explained from memory.
+pub(super) async fn write_unread(
+    audit: &Audit,
+    code: Code,
+    hint: Option<String>,
+    source: &str,
+    now: Timestamp,
+) -> Refusal {
+    let correlation_id = audit.correlation_id(Class::Noise).ok();
+    let mut record = Record::new(now, Class::Noise, "join", outcome_of(code));
+    record.code = Some(code);
+    record.correlation_id.clone_from(&correlation_id);
+    record.source = Some(source.to_owned());
+    let record = record.with("message", hint.as_deref().unwrap_or_else(|| code.remedy()));
+    if let Err(unavailable) = audit.refuse(record, "unverified").await {
+        error!(error = %unavailable, "a refusal could not be recorded");
+    }
+    let can_retry = matches!(code.class(), domain::Class::Throttled | domain::Class::Unavailable);
+    let retry_after_seconds = can_retry.then_some(RETRY_AFTER_SECONDS);
+    Refusal { code: code.outward(), recorded: code, correlation_id, hint, retry_after_seconds }
+}
+
+fn outcome_of(code: Code) -> Outcome {
+    match code.class() {
+        domain::Class::Denied | domain::Class::Invalid | domain::Class::Stale => Outcome::Refused,
+        domain::Class::Throttled | domain::Class::Unavailable => Outcome::Failed,
+    }
+}
+
+fn log(stop: &Stop, class: Class, id: &CorrelationId, trace: &Trace) {
+    let code = stop.code();
+    let (account, instance) = (trace.account_id.as_deref(), trace.instance_id.as_deref());
+    if matches!(stop, Stop::Nonconforming(_)) {
+        error!(join.correlation_id = %id, error.type = %code, detail = %stop,
+            cloud.account.id = account, host.id = instance, "a certificate was discarded");
+    } else if class == Class::Security || code.class() == domain::Class::Unavailable {
+        warn!(join.correlation_id = %id, error.type = %code, detail = %stop, source = trace.source,
+            cloud.account.id = account, host.id = instance, "join refused");
+    } else {
+        info!(join.correlation_id = %id, error.type = %code, detail = %stop, source = trace.source,
+            cloud.account.id = account, host.id = instance, "join refused");
+    }
+}

@@ -1,0 +1,157 @@
+//! A CA backend that does what it should not, for one case at a time.
+//!
+//! It pretends to be a remote CA: it signs with a key of its own whatever the case says.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use muster::ca::{Capabilities, CertificateAuthority, IssueError, IssuedCertificate, TrustAnchors};
+use muster::domain::{KeyDigest, Lifetime};
+use muster::policy::Order;
+use muster::registry::Recorded;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
+};
+use rustls::pki_types::CertificateDer;
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    None,
+    OtherKey,
+    ExtraDnsName,
+    ExtraUri,
+    OtherId,
+    MissingDnsName,
+    Authority,
+    LongerLife,
+    EarlierStart,
+    OtherSerial,
+    OtherCommonName,
+    ExtraAttribute,
+    KeyCertSign,
+    OnlyClientAuth,
+    ForeignIssuer,
+    Empty,
+    Garbage,
+    Refuses,
+    Hangs,
+}
+
+/// The backend; it can be mended while it runs.
+pub(crate) struct FaultyCa {
+    fault: Fault,
+    pub(crate) is_mended: AtomicBool,
+    issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
+    foreign: Issuer<'static, KeyPair>,
+    key: KeyDigest,
+}
+
+impl FaultyCa {
+    pub(crate) fn new(fault: Fault) -> Self {
+        let (issuer, certificate, key) = authority();
+        let (foreign, _, _) = authority();
+        Self { fault, is_mended: AtomicBool::new(false), issuer, certificate, foreign, key }
+    }
+}
+
+fn authority() -> (Issuer<'static, KeyPair>, CertificateDer<'static>, KeyDigest) {
+    let pair = KeyPair::generate().unwrap();
+    let mut parameters = CertificateParams::default();
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    parameters.distinguished_name = DistinguishedName::new();
+    parameters.distinguished_name.push(DnType::CommonName, "a remote CA");
+    let certificate = parameters.self_signed(&pair).unwrap();
+    let key = KeyDigest::of_spki(&pair.subject_public_key_info());
+    (Issuer::new(parameters, pair), certificate.der().clone(), key)
+}
+
+#[async_trait::async_trait]
+impl CertificateAuthority for FaultyCa {
+    async fn issue(&self, recorded: &Recorded) -> Result<IssuedCertificate, IssueError> {
+        let fault = if self.is_mended.load(Ordering::SeqCst) { Fault::None } else { self.fault };
+        match fault {
+            Fault::Refuses => Err(IssueError::Unavailable("it is down".to_owned())),
+            Fault::Hangs => std::future::pending().await,
+            Fault::Empty => Ok(IssuedCertificate { chain: Vec::new() }),
+            Fault::Garbage => Ok(IssuedCertificate { chain: vec![vec![0x30, 0x80].into()] }),
+            _ => Ok(IssuedCertificate { chain: vec![self.sign(recorded.order(), fault)] }),
+        }
+    }
+
+    async fn trust_anchors(&self) -> Result<TrustAnchors, IssueError> {
+        Ok(TrustAnchors(vec![self.certificate.clone()]))
+    }
+
+    fn issuer(&self) -> KeyDigest {
+        self.key
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { needs_csr: false, is_idempotent: false }
+    }
+
+    async fn check(&self) -> Result<(), IssueError> {
+        Ok(())
+    }
+}
+
+impl FaultyCa {
+    fn sign(&self, order: &Order, fault: Fault) -> CertificateDer<'static> {
+        let mut parameters = CertificateParams::default();
+        parameters.serial_number = Some(SerialNumber::from_slice(order.serial.as_bytes()));
+        parameters.not_before = order.not_before.to_date_time();
+        parameters.not_after = order.not_after.to_date_time();
+        parameters.distinguished_name = DistinguishedName::new();
+        parameters.distinguished_name.push(DnType::CommonName, order.common_name.clone());
+        let dns = |name: &str| SanType::DnsName(name.try_into().unwrap());
+        let uri = |id: &str| SanType::URI(id.try_into().unwrap());
+        parameters.subject_alt_names = vec![uri(order.spiffe_id.as_str())];
+        parameters.subject_alt_names.extend(order.dns_names.iter().map(|name| dns(name)));
+        parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        parameters.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        parameters.is_ca = IsCa::ExplicitNoCa;
+        parameters.use_authority_key_identifier_extension = true;
+        match fault {
+            Fault::ExtraDnsName => {
+                parameters.subject_alt_names.push(dns("muster.internal.example"));
+            }
+            Fault::ExtraUri => {
+                parameters.subject_alt_names.push(uri("spiffe://prod.example.org/muster/server"));
+            }
+            Fault::OtherId => {
+                parameters.subject_alt_names[0] = uri("spiffe://prod.example.org/muster/server");
+            }
+            Fault::MissingDnsName => parameters.subject_alt_names.truncate(1),
+            Fault::Authority => parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained),
+            Fault::LongerLife => {
+                let end = order.not_after.plus(Lifetime::from_seconds(1));
+                parameters.not_after = end.to_date_time();
+            }
+            Fault::EarlierStart => {
+                let start = order.not_before.minus(Lifetime::from_seconds(1));
+                parameters.not_before = start.to_date_time();
+            }
+            Fault::OtherSerial => parameters.serial_number = Some(SerialNumber::from(7_u64)),
+            Fault::OtherCommonName => {
+                parameters.distinguished_name.push(DnType::CommonName, "i-other");
+            }
+            Fault::ExtraAttribute => {
+                parameters.distinguished_name.push(DnType::OrganizationName, "os:admin");
+            }
+            Fault::KeyCertSign => parameters.key_usages.push(KeyUsagePurpose::KeyCertSign),
+            Fault::OnlyClientAuth => parameters.extended_key_usages.truncate(0),
+            _ => {}
+        }
+        let issuer = if fault == Fault::ForeignIssuer { &self.foreign } else { &self.issuer };
+        if fault == Fault::OtherKey {
+            let other = KeyPair::generate().unwrap();
+            return parameters.signed_by(&other, issuer).unwrap().der().clone();
+        }
+        let key = SubjectPublicKeyInfo::from_der(order.public_key.spki_der()).unwrap();
+        parameters.signed_by(&key, issuer).unwrap().der().clone()
+    }
+}

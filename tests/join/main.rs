@@ -1,0 +1,19 @@
+//! The life of a join, told in stories: one for each invariant and attack. The whole pipeline runs
+//! in process, on documents of the simulator; only the network is left out.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    clippy::disallowed_methods,
+    reason = "tests"
+)]
+
+mod authority;
+mod crash;
+mod enrollment;
+mod issuing;
+mod policy_changes;
+mod world;
