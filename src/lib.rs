@@ -14,5 +14,7 @@ pub mod registry;
 pub mod audit;
 pub mod ca;
 pub mod join;
+mod proto;
+pub mod server;
 pub mod sim;
 pub mod cli;

@@ -1,0 +1,246 @@
+//! The server's configuration: a strict TOML file, flags on top of it, defaults below.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::domain::TrustDomain;
+
+/// The longest configuration file that is read.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+/// Every key with its default and what it means; a test keeps it true.
+pub const EXAMPLE: &str = include_str!("example.toml");
+
+/// A configuration that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidConfig(pub String);
+
+/// What the file may say. Absent means the default.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConfigFile {
+    trust_domain: Option<TrustDomain>,
+    data_dir: Option<PathBuf>,
+    policies: Option<PathBuf>,
+    listen: ListenSection,
+    diagnostics: DiagnosticsSection,
+    aws: AwsSection,
+    ca: CaSection,
+    audit: AuditSection,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ListenSection {
+    address: Option<SocketAddr>,
+    certificate_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
+    dns_names: Vec<String>,
+    connections_max: Option<usize>,
+    handshakes_max: Option<usize>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct DiagnosticsSection {
+    address: Option<SocketAddr>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct AwsSection {
+    certificates_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct CaSection {
+    passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct AuditSection {
+    file: Option<PathBuf>,
+    stdout: bool,
+}
+
+/// What the flags say.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--data-dir`.
+    pub data_dir: Option<PathBuf>,
+    /// `--policies`.
+    pub policies: Option<PathBuf>,
+    /// `--trust-domain`.
+    pub trust_domain: Option<TrustDomain>,
+    /// `--simulation`.
+    pub simulation: Option<PathBuf>,
+    /// `--listen`.
+    pub listen: Option<SocketAddr>,
+    /// `--diagnostics-listen`.
+    pub diagnostics_listen: Option<SocketAddr>,
+}
+
+/// Everything that a server needs to know before it starts.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Needed at the first start; later it must equal what is on disk, if it is given.
+    pub trust_domain: Option<TrustDomain>,
+    /// Where state is kept.
+    pub data_dir: PathBuf,
+    /// Where policy files are.
+    pub policies: PathBuf,
+    /// A simulator's directory, instead of AWS.
+    pub simulation: Option<PathBuf>,
+    /// Join and node services.
+    pub listen: SocketAddr,
+    /// A certificate for nodes that verify by public roots: chain and key files.
+    pub public_certificate: Option<(PathBuf, PathBuf)>,
+    /// The server's own DNS names: no node may get one of them.
+    pub dns_names: Vec<String>,
+    /// Connections at a time.
+    pub connections_max: usize,
+    /// Of these, how many may be within their TLS handshake or before their first request.
+    pub handshakes_max: usize,
+    /// Health and metrics.
+    pub diagnostics_listen: SocketAddr,
+    /// More region certificates.
+    pub certificates_dir: Option<PathBuf>,
+    /// Opens the CA keys.
+    pub passphrase_file: Option<PathBuf>,
+    /// A copy of the audit log.
+    pub audit_file: Option<PathBuf>,
+    /// A copy of the audit log on standard output.
+    pub audit_stdout: bool,
+}
+
+impl Config {
+    /// Reads the file, if there is one, and puts the flags on top.
+    pub fn load(file: Option<&Path>, flags: Overrides) -> Result<Self, InvalidConfig> {
+        let file = match file {
+            Some(path) => parse(&read(path)?)
+                .map_err(|error| InvalidConfig(format!("{}: {error}", path.display())))?,
+            None => ConfigFile::default(),
+        };
+        Self::merge(file, flags)
+    }
+
+    fn merge(file: ConfigFile, flags: Overrides) -> Result<Self, InvalidConfig> {
+        let data_dir =
+            flags.data_dir.or(file.data_dir).unwrap_or_else(|| PathBuf::from("/var/lib/muster"));
+        let diagnostics_listen = flags
+            .diagnostics_listen
+            .or(file.diagnostics.address)
+            .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7445)));
+        if !diagnostics_listen.ip().is_loopback() {
+            return Err(InvalidConfig(
+                "diagnostics.address must be a loopback address: it is not authenticated"
+                    .to_owned(),
+            ));
+        }
+        let public_certificate = match (file.listen.certificate_file, file.listen.key_file) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => {
+                return Err(InvalidConfig(
+                    "listen.certificate_file and listen.key_file go together".to_owned(),
+                ));
+            }
+        };
+        let connections_max = bounded(
+            "listen.connections_max",
+            file.listen.connections_max.unwrap_or(10_000),
+            2..=1_000_000,
+        )?;
+        let handshakes_max = bounded(
+            "listen.handshakes_max",
+            file.listen.handshakes_max.unwrap_or_else(|| 2048.min(connections_max / 2)),
+            1..=100_000,
+        )?;
+        if handshakes_max >= connections_max {
+            return Err(InvalidConfig(
+                "listen.handshakes_max must be less than listen.connections_max: otherwise silent \
+                 connections could take every place"
+                    .to_owned(),
+            ));
+        }
+        Ok(Self {
+            trust_domain: flags.trust_domain.or(file.trust_domain),
+            policies: flags.policies.or(file.policies).unwrap_or_else(|| data_dir.join("policies")),
+            data_dir,
+            simulation: flags.simulation,
+            listen: flags
+                .listen
+                .or(file.listen.address)
+                .unwrap_or_else(|| SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 7443))),
+            public_certificate,
+            dns_names: file.listen.dns_names,
+            connections_max,
+            handshakes_max,
+            diagnostics_listen,
+            certificates_dir: file.aws.certificates_dir,
+            passphrase_file: file.ca.passphrase_file,
+            audit_file: file.audit.file,
+            audit_stdout: file.audit.stdout,
+        })
+    }
+}
+
+fn parse(text: &str) -> Result<ConfigFile, InvalidConfig> {
+    toml::from_str(text).map_err(|error| InvalidConfig(error.to_string()))
+}
+
+fn read(path: &Path) -> Result<String, InvalidConfig> {
+    use std::io::Read;
+    let unreadable =
+        |error: std::io::Error| InvalidConfig(format!("cannot read {}: {error}", path.display()));
+    let mut text = String::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text))
+        .map_err(unreadable)?;
+    Ok(text)
+}
+
+fn bounded(
+    name: &str,
+    value: usize,
+    range: std::ops::RangeInclusive<usize>,
+) -> Result<usize, InvalidConfig> {
+    if range.contains(&value) {
+        return Ok(value);
+    }
+    Err(InvalidConfig(format!("{name} must be from {} to {}", range.start(), range.end())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_names_every_key_and_is_the_default() {
+        let written = parse(EXAMPLE).unwrap();
+        let merged = Config::merge(written, Overrides::default()).unwrap();
+        let default = Config::merge(ConfigFile::default(), Overrides::default()).unwrap();
+        assert_eq!(format!("{merged:?}"), format!("{default:?}"));
+        // Without the comment signs it is a file with every key.
+        let lines: Vec<_> =
+            EXAMPLE.lines().map(|line| line.strip_prefix("#: ").unwrap_or(line)).collect();
+        let uncommented = lines.join("\n");
+        let full = parse(&uncommented).unwrap();
+        let text = format!("{full:?}");
+        assert!(!text.contains("None"), "a key is missing in the example: {text}");
+    }
+
+    #[test]
+    fn unknown_keys_and_open_diagnostics_are_refused() {
+        assert!(parse("trust_domian = 'a.example'").is_err());
+        assert!(parse("[listen]\nport = 1").is_err());
+        let open = parse("[diagnostics]\naddress = '0.0.0.0:7445'").unwrap();
+        assert!(Config::merge(open, Overrides::default()).is_err());
+        let half = parse("[listen]\nkey_file = '/k'").unwrap();
+        assert!(Config::merge(half, Overrides::default()).is_err());
+    }
+}

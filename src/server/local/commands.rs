@@ -1,0 +1,235 @@
+//! What each local command does.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc::Sender;
+
+use super::protocol::{Command, LocalError, Reply};
+use crate::audit::{self, Audit, Class, Outcome, Query, Record};
+use crate::clock::Clock;
+use crate::domain::{Code, CorrelationId, Lifetime, NodeId, Timestamp};
+use crate::join::JoinService;
+use crate::registry::{Enrollment, Registry};
+use crate::server::explanation::Explainer;
+use crate::server::node_record;
+use crate::store::Store;
+
+/// The longest reason.
+const REASON_BYTES_MAX: usize = 500;
+/// The longest time for which a rejoin may be allowed.
+const REJOIN_WITHIN_MAX: Lifetime = Lifetime::from_hours(24);
+/// The most nodes of one page.
+const PAGE_MAX: usize = 1000;
+
+/// The most records of one correlation id that are shown.
+const RECORDS_SHOWN: usize = 100;
+
+/// What local commands work on.
+pub(crate) struct Local {
+    /// The only source of time.
+    pub(crate) clock: Clock,
+    /// Enrollments.
+    pub(crate) registry: Registry,
+    /// The audit log, to write.
+    pub(crate) audit: Arc<Audit>,
+    /// The audit log, to read.
+    pub(crate) store: Arc<dyn Store>,
+    /// The policy set in force.
+    pub(crate) joins: Arc<JoinService>,
+    /// When that set was loaded.
+    pub(crate) loaded_at: Timestamp,
+    /// Explains old decisions.
+    pub(crate) explainer: Explainer,
+}
+
+type Done = Result<(), LocalError>;
+
+impl Local {
+    pub(super) async fn run(&self, command: Command, replies: &Sender<Reply>) -> Done {
+        match command {
+            Command::NodesLs { account, policy, limit, page } => {
+                let page = self.nodes(account, policy, limit, page.as_deref()).await?;
+                item(replies, page).await
+            }
+            Command::NodesShow { node } => {
+                let enrollment = self.find(&node).await?;
+                item(replies, node_record::shown(&enrollment)).await
+            }
+            Command::NodesForget { node, reason } => {
+                let reason = checked_reason(&reason)?;
+                let found = self.find(&node).await?;
+                let now = self.clock.now();
+                let audit = |enrollment: &Enrollment| {
+                    self.audit.append(&by_hand(now, "forget", enrollment, reason))
+                };
+                let forgotten = self.registry.forget(&found.node_id, reason, now, audit).await?;
+                item(replies, node_record::shown(&forgotten.ok_or_else(not_found)?)).await
+            }
+            Command::NodesAllowRejoin { node, within, reason } => {
+                let reason = checked_reason(&reason)?;
+                let now = self.clock.now();
+                let until = checked_end(now, within)?;
+                let found = self.find(&node).await?;
+                let audit = |enrollment: &Enrollment| {
+                    let record = by_hand(now, "allow-rejoin", enrollment, reason);
+                    self.audit.append(&record.with("until", until.to_string()))
+                };
+                let id = &found.node_id;
+                let allowed = self.registry.allow_rejoin(id, until, reason, now, audit).await?;
+                item(replies, node_record::shown(&allowed.ok_or_else(not_found)?)).await
+            }
+            Command::AuditLs { since, class, account, outcome } => {
+                let query = Query {
+                    since,
+                    class: parsed(class, "class", Class::parse)?,
+                    account,
+                    outcome: parsed(outcome, "outcome", Outcome::parse)?,
+                    correlation_id: None,
+                };
+                self.audit_records(query, replies).await
+            }
+            Command::AuditShow { correlation_id } => {
+                item(replies, self.explain(&correlation_id).await?).await
+            }
+            Command::PolicyStatus {} => item(replies, self.policy_status()).await,
+        }
+    }
+
+    async fn nodes(
+        &self,
+        account: Option<String>,
+        policy: Option<String>,
+        limit: usize,
+        page: Option<&str>,
+    ) -> Result<Value, LocalError> {
+        let wanted = |enrollment: &Enrollment| {
+            let found = enrollment.subject.segment("account_id");
+            account.as_deref().is_none_or(|account| found == Some(account))
+                && policy.as_deref().is_none_or(|policy| enrollment.policy == policy)
+        };
+        let limit = limit.clamp(1, PAGE_MAX);
+        let (found, next) = self.registry.list(page, limit, wanted).await?;
+        let nodes: Vec<_> = found.iter().map(node_record::listed).collect();
+        Ok(json!({"nodes": nodes, "next": next}))
+    }
+
+    /// By node id, or by instance id where that is one node.
+    async fn find(&self, name: &str) -> Result<Enrollment, LocalError> {
+        if let Ok(id) = name.parse::<NodeId>() {
+            return self.registry.find(&id).await?.ok_or_else(not_found);
+        }
+        let wanted = |enrollment: &Enrollment| enrollment.subject.name() == name;
+        let (found, _) = self.registry.list(None, 2, wanted).await?;
+        let mut found = found.into_iter();
+        match (found.next(), found.next()) {
+            (Some(only), None) => Ok(only),
+            (None, _) => Err(not_found()),
+            (Some(_), Some(_)) => Err(LocalError::new(
+                Code::NotFound,
+                "several nodes have this name; give the node id that `muster nodes ls` shows",
+            )),
+        }
+    }
+
+    async fn audit_records(&self, query: Query, replies: &Sender<Reply>) -> Done {
+        let (found, mut queue) = tokio::sync::mpsc::channel(64);
+        let sending = async {
+            while let Some(entry) = queue.recv().await {
+                let value = serde_json::to_value(&entry).unwrap_or_default();
+                if replies.send(Reply::Item(value)).await.is_err() {
+                    break;
+                }
+            }
+            drop(queue);
+        };
+        let (read, ()) = tokio::join!(audit::read(self.store.as_ref(), &query, found), sending);
+        Ok(read?)
+    }
+
+    async fn explain(&self, id: &str) -> Result<Value, LocalError> {
+        let id: CorrelationId = id
+            .parse()
+            .map_err(|error| LocalError::new(Code::NotFound, format!("`{id}`: {error}")))?;
+        let query = Query { correlation_id: Some(id.clone()), ..Query::default() };
+        let entries = audit::first(self.store.as_ref(), &query, RECORDS_SHOWN).await?;
+        let recalled = self.audit.recall(&id);
+        let record = entries.first().map(|entry| entry.record.clone()).or(recalled.clone());
+        let record = record.ok_or_else(|| {
+            LocalError::new(Code::NotFound, "no record of this id; noise is kept in memory only")
+        })?;
+        let explanation = self.explainer.explain(&record).await?;
+        let records: Vec<Value> = if entries.is_empty() {
+            recalled.iter().map(|record| json!(record)).collect()
+        } else {
+            entries.iter().map(|entry| json!(entry)).collect()
+        };
+        Ok(json!({
+            "correlation_id": id,
+            "records": records,
+            "code": record.code,
+            "what_to_do": record.code.map(Code::remedy),
+            "explanation": explanation,
+        }))
+    }
+
+    fn policy_status(&self) -> Value {
+        let policies = self.joins.policies();
+        json!({
+            "hash": policies.hash(),
+            "loaded_at": self.loaded_at,
+            "policies": policies.len(),
+            "error": null,
+        })
+    }
+}
+
+async fn item(replies: &Sender<Reply>, value: Value) -> Done {
+    let _gone = replies.send(Reply::Item(value)).await;
+    Ok(())
+}
+
+fn not_found() -> LocalError {
+    LocalError::new(Code::NotFound, "there is no such node; `muster nodes ls` lists them")
+}
+
+fn by_hand(now: Timestamp, kind: &str, enrollment: &Enrollment, reason: &str) -> Record {
+    let mut record = Record::new(now, Class::Security, kind, Outcome::Done);
+    record.policy = Some(enrollment.policy.clone());
+    record.account_id = enrollment.subject.segment("account_id").map(str::to_owned);
+    record.instance_id = enrollment.subject.segment("instance_id").map(str::to_owned);
+    record.node_id = Some(enrollment.node_id.clone());
+    record.serial = Some(enrollment.order.serial);
+    record.with("reason", reason)
+}
+
+fn checked_reason(reason: &str) -> Result<&str, LocalError> {
+    let is_line = !reason.trim().is_empty()
+        && reason.len() <= REASON_BYTES_MAX
+        && !reason.chars().any(char::is_control);
+    if is_line {
+        return Ok(reason);
+    }
+    Err(LocalError::new(Code::MalformedRequest, "a reason is one line of at most 500 bytes"))
+}
+
+fn checked_end(now: Timestamp, within: Lifetime) -> Result<Timestamp, LocalError> {
+    if within.seconds() == 0 || within > REJOIN_WITHIN_MAX {
+        return Err(LocalError::new(
+            Code::MalformedRequest,
+            "a rejoin can be allowed for 1s to 24h",
+        ));
+    }
+    Ok(now.plus(within))
+}
+
+fn parsed<T>(
+    text: Option<String>,
+    name: &str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>, LocalError> {
+    let Some(text) = text else { return Ok(None) };
+    let unknown =
+        || LocalError::new(Code::MalformedRequest, format!("`{text}` is no {name} of a record"));
+    parse(&text).map(Some).ok_or_else(unknown)
+}

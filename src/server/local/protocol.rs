@@ -1,0 +1,112 @@
+//! Commands and replies of the local socket.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::domain::{Code, Lifetime, Timestamp};
+use crate::store::StoreUnavailable;
+
+/// A command: one JSON object on one line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Command {
+    /// A page of nodes.
+    NodesLs {
+        /// Of this account.
+        account: Option<String>,
+        /// Admitted by this policy.
+        policy: Option<String>,
+        /// At most so many.
+        limit: usize,
+        /// Where the page begins.
+        page: Option<String>,
+    },
+    /// One node and its history.
+    NodesShow {
+        /// A node id or an instance id.
+        node: String,
+    },
+    /// Forgets an enrollment but for its floor.
+    NodesForget {
+        /// A node id or an instance id.
+        node: String,
+        /// Why.
+        reason: String,
+    },
+    /// Allows one rejoin.
+    NodesAllowRejoin {
+        /// A node id or an instance id.
+        node: String,
+        /// For how long.
+        within: Lifetime,
+        /// Why.
+        reason: String,
+    },
+    /// Audit records.
+    AuditLs {
+        /// At or after this time.
+        since: Option<Timestamp>,
+        /// Of this class.
+        class: Option<String>,
+        /// About this account.
+        account: Option<String>,
+        /// With this outcome.
+        outcome: Option<String>,
+    },
+    /// Everything about one correlation id.
+    AuditShow {
+        /// The id.
+        correlation_id: String,
+    },
+    /// The policy set in force.
+    PolicyStatus {},
+}
+
+impl Command {
+    /// Its name in the audit log.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NodesLs { .. } => "nodes ls",
+            Self::NodesShow { .. } => "nodes show",
+            Self::NodesForget { .. } => "nodes forget",
+            Self::NodesAllowRejoin { .. } => "nodes allow-rejoin",
+            Self::AuditLs { .. } => "audit ls",
+            Self::AuditShow { .. } => "audit show",
+            Self::PolicyStatus {} => "policy status",
+        }
+    }
+}
+
+/// One line of an answer. An answer is whole when `End` or `Error` has come.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reply {
+    /// A value.
+    Item(Value),
+    /// No more values.
+    End,
+    /// It did not work.
+    Error(LocalError),
+}
+
+/// Why a command did not work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct LocalError {
+    /// The code.
+    pub code: Code,
+    /// In words.
+    pub message: String,
+}
+
+impl LocalError {
+    pub(in crate::server) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+impl From<StoreUnavailable> for LocalError {
+    fn from(error: StoreUnavailable) -> Self {
+        Self::new(Code::StoreUnavailable, error.to_string())
+    }
+}

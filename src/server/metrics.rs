@@ -1,0 +1,91 @@
+//! Metrics, named `muster_…`; every label value is of a closed set.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// Labels of a finished join.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct JoinLabels {
+    /// A method of this build, or `unknown`.
+    pub(super) method: &'static str,
+    /// A code, or `OK`.
+    pub(super) code: &'static str,
+}
+
+/// Everything that is counted.
+pub(super) struct Metrics {
+    registry: Registry,
+    /// Finished joins.
+    pub(super) joins: Family<JoinLabels, Counter>,
+    /// Seconds from the first message to the answer.
+    pub(super) join_seconds: Histogram,
+    /// Accepted connections.
+    pub(super) connections: Counter,
+    /// Connections closed at once because there were too many.
+    pub(super) connections_refused: Counter,
+    /// Policies in force.
+    pub(super) policies: Gauge,
+    /// Ends of certificates, seconds since 1970.
+    pub(super) listener_not_after: Gauge,
+    /// Refusals that were only counted.
+    pub(super) audit_counted: Gauge<u64, AtomicU64>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("muster");
+        let joins = Family::default();
+        registry.register("joins", "Finished joins by method and code", joins.clone());
+        let join_seconds = Histogram::new(exponential_buckets(0.001, 2.0, 14));
+        registry.register("join_seconds", "Time of a join", join_seconds.clone());
+        let connections = Counter::default();
+        registry.register("connections", "Accepted connections", connections.clone());
+        let connections_refused = Counter::default();
+        registry.register(
+            "connections_refused",
+            "Connections closed because there were too many",
+            connections_refused.clone(),
+        );
+        let policies = Gauge::default();
+        registry.register("policies", "Join policies in force", policies.clone());
+        let listener_not_after = Gauge::default();
+        registry.register(
+            "listener_not_after_seconds",
+            "End of the listener's certificate, seconds since 1970",
+            listener_not_after.clone(),
+        );
+        let audit_counted = Gauge::default();
+        registry.register(
+            "audit_counted",
+            "Refusals that were counted without a record of their own",
+            audit_counted.clone(),
+        );
+        Self {
+            registry,
+            joins,
+            join_seconds,
+            connections,
+            connections_refused,
+            policies,
+            listener_not_after,
+            audit_counted,
+        }
+    }
+}
+
+impl Metrics {
+    /// As the text of `OpenMetrics`.
+    pub(super) fn to_text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail; what is there is better than nothing.
+        let _complete = encode(&mut text, &self.registry);
+        text
+    }
+}

@@ -1,0 +1,24 @@
+//! The server: configuration, listeners, composition. Wiring, no decisions; the only module that
+//! knows which backends exist.
+
+mod config;
+mod data_directory;
+mod diagnostics;
+mod explanation;
+mod grpc;
+mod listener;
+mod local;
+mod metrics;
+mod node_record;
+pub mod policy_directory;
+mod run;
+mod status;
+mod tasks;
+mod tls;
+
+pub use config::{Config, ConfigFile, EXAMPLE, InvalidConfig, Overrides};
+pub use data_directory::{DataDirectory, UnusableDirectory, socket_path, store_path};
+pub use explanation::Explainer;
+pub use local::{Command, LocalError, Reply};
+pub use run::{Ready, Running, StartError, start};
+pub use tls::UnusableTls;

@@ -1,0 +1,386 @@
+//! Composition: which backends are plugged in where, and the life of the process.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tonic::service::Routes;
+use tracing::{info, warn};
+
+use super::config::Config;
+use super::data_directory::{DataDirectory, UnusableDirectory, socket_path};
+use super::diagnostics::{self, Diagnostics};
+use super::explanation::Explainer;
+use super::grpc::{JoinApi, MESSAGE_BYTES_MAX};
+use super::listener::{self, Limits};
+use super::local::{self, Local};
+use super::metrics::Metrics;
+use super::policy_directory;
+use super::tasks;
+use super::tls::{self, ListenerCertificates, UnusableTls};
+use crate::audit::{Audit, Class, Outcome, Record};
+use crate::aws::RegionCertificates;
+use crate::ca::{Authorities, BuiltinCa, KeyFileError, Passphrase};
+use crate::clock::Clock;
+use crate::domain::{PolicyHash, TrustDomain};
+use crate::join::JoinService;
+use crate::methods;
+use crate::policy::{Finding, FreshProof, PolicySet, Vocabulary};
+use crate::proto::join_service_server::JoinServiceServer;
+use crate::registry::Registry;
+use crate::store::{SqliteStore, Store, StoreUnavailable};
+
+/// How long tasks have to end; longer than open joins have.
+const STOP_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory.
+    #[error(transparent)]
+    DataDirectory(#[from] UnusableDirectory),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreUnavailable),
+    /// CA keys or the passphrase.
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
+    /// TLS of the listener.
+    #[error(transparent)]
+    Tls(#[from] UnusableTls),
+    /// Region certificates.
+    #[error("{0}")]
+    Certificates(String),
+    /// The policy set; it loads as a whole or not at all.
+    #[error("the policy set in {} has {} errors; the first is {}", .directory.display(), .errors.len(), first(.errors))]
+    Policies {
+        /// Where it is.
+        directory: PathBuf,
+        /// What is wrong.
+        errors: Vec<Finding>,
+    },
+    /// The policy files.
+    #[error(transparent)]
+    PolicyFiles(#[from] policy_directory::Unreadable),
+    /// An address or the socket.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// Which.
+        address: String,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The listener's certificate.
+    #[error("cannot make the listener's certificate: {0}")]
+    ListenerCertificate(String),
+}
+
+fn first(errors: &[Finding]) -> String {
+    errors.first().map(ToString::to_string).unwrap_or_default()
+}
+
+/// The line that a server prints when it is ready.
+#[derive(Debug, Clone, Serialize)]
+pub struct Ready {
+    /// Always true.
+    pub ready: bool,
+    /// Join and node services.
+    pub join: SocketAddr,
+    /// Health and metrics.
+    pub diagnostics: SocketAddr,
+    /// The root of all names.
+    pub trust_domain: TrustDomain,
+    /// What nodes pin.
+    pub pin: String,
+    /// Where state is kept.
+    pub data_dir: PathBuf,
+    /// The policy set in force.
+    pub policy_hash: PolicyHash,
+}
+
+/// A running server. Dropping it does not stop it; `stop` does.
+pub struct Running {
+    /// What it says of itself.
+    pub ready: Ready,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+    stop_sinks: watch::Sender<bool>,
+    sinks: JoinSet<()>,
+    audit: Arc<Audit>,
+    _data: DataDirectory,
+}
+
+impl Running {
+    /// Stops accepting, lets joins finish, writes the last summary.
+    pub async fn stop(mut self) {
+        let _unheard = self.stop.send(true);
+        drain(&mut self.tasks).await;
+        self.write_summary().await;
+        let _unheard = self.stop_sinks.send(true);
+        drain(&mut self.sinks).await;
+    }
+
+    async fn write_summary(&self) {
+        if let Err(error) = self.audit.write_summary().await {
+            warn!(error = %error, "the last audit summary was not written");
+        }
+    }
+}
+
+/// Waits for tasks to end, and ends those that do not (I14).
+async fn drain(tasks: &mut JoinSet<()>) {
+    let ended = timeout(STOP_TIMEOUT, async { while tasks.join_next().await.is_some() {} }).await;
+    if ended.is_err() {
+        warn!(tasks = tasks.len(), "some tasks were cut off at shutdown");
+        tasks.shutdown().await;
+    }
+}
+
+/// What everything else stands on.
+struct Foundation {
+    data: DataDirectory,
+    store: Arc<dyn Store>,
+    audit: Arc<Audit>,
+    registry: Registry,
+    authorities: Arc<Authorities>,
+    vocabulary: Vocabulary,
+    joins: Arc<JoinService>,
+    metrics: Arc<Metrics>,
+}
+
+/// The sockets of a server.
+struct Listeners {
+    join: (TcpListener, SocketAddr),
+    diagnostics: (TcpListener, SocketAddr),
+    local: UnixListener,
+}
+
+/// Starts a server: when this returns, nodes can join.
+pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
+    let foundation = lay_foundation(&config, &clock).await?;
+    let listeners = open_listeners(&config, &foundation.data).await?;
+    let own =
+        tasks::listener_identity(&foundation.authorities, foundation.data.trust_domain(), &clock)
+            .map_err(StartError::ListenerCertificate)?;
+    foundation.metrics.listener_not_after.set(own.not_after.unix_seconds());
+    let public = config.public_certificate.as_ref();
+    let public = public.map(|(chain, key)| (chain.as_path(), key.as_path()));
+    let certificates = Arc::new(ListenerCertificates::new(own, public)?);
+
+    let ready = Ready {
+        ready: true,
+        join: listeners.join.1,
+        diagnostics: listeners.diagnostics.1,
+        trust_domain: foundation.data.trust_domain().clone(),
+        pin: format!("sha256:{}", foundation.authorities.join_root.key()),
+        data_dir: config.data_dir.clone(),
+        policy_hash: foundation.joins.policies().hash().clone(),
+    };
+    let record = started_record(&ready, &clock, config.simulation.is_some());
+    foundation.audit.write(&record).await?;
+
+    let (stop, stopped) = watch::channel(false);
+    let mut running = JoinSet::new();
+    spawn_services(&mut running, &config, &foundation, listeners, &certificates, &stopped).await?;
+    let Foundation { data, store, audit, authorities, metrics, .. } = foundation;
+    let background = tasks::Background {
+        store,
+        audit: Arc::clone(&audit),
+        clock,
+        authorities,
+        trust_domain: data.trust_domain().clone(),
+        certificates,
+        metrics,
+    };
+    let (stop_sinks, sinks_stopped) = watch::channel(false);
+    let mut sinks = JoinSet::new();
+    tasks::spawn_sinks(
+        &mut sinks,
+        config.audit_file.as_deref(),
+        config.audit_stdout,
+        &background.store,
+        &audit,
+        &sinks_stopped,
+    );
+    tasks::spawn_all(&mut running, background, &stopped);
+    info!(address = %ready.join, policy_hash = %ready.policy_hash, "ready");
+    Ok(Running { ready, stop, tasks: running, stop_sinks, sinks, audit, _data: data })
+}
+
+async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, StartError> {
+    let is_simulation = config.simulation.is_some();
+    let data = DataDirectory::open(&config.data_dir, config.trust_domain.as_ref(), is_simulation)?;
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&data.store())?);
+    let audit = Arc::new(Audit::new(Arc::clone(&store), clock.clone())?);
+    let registry = Registry::new(Arc::clone(&store));
+    prepare_default_policies(config)?;
+    let certificates = region_certificates(config)?;
+    let vocabulary =
+        Vocabulary { methods: methods::ALL, regions: certificates.known_regions().clone() };
+    let policies = load_policies(config, &vocabulary, clock)?;
+    keep(&registry, &policies).await?;
+    let metrics = Arc::new(Metrics::default());
+    metrics.policies.set(i64::try_from(policies.len()).unwrap_or(i64::MAX));
+    let passphrase = config.passphrase_file.as_deref().map(Passphrase::from_file).transpose()?;
+    let authorities = Arc::new(Authorities::open_or_create(
+        &data.ca(),
+        data.trust_domain(),
+        passphrase.as_ref(),
+        clock.now(),
+    )?);
+    let joins = Arc::new(JoinService {
+        clock: clock.clone(),
+        methods: methods::build(certificates),
+        policies: RwLock::new(policies),
+        registry: registry.clone(),
+        audit: Arc::clone(&audit),
+        authority: Arc::new(BuiltinCa::new(Arc::clone(&authorities))),
+        trust_domain: data.trust_domain().clone(),
+        reserved_names: config.dns_names.clone(),
+        join_root: authorities.join_root.certificate().clone(),
+    });
+    Ok(Foundation { data, store, audit, registry, authorities, vocabulary, joins, metrics })
+}
+
+async fn open_listeners(config: &Config, data: &DataDirectory) -> Result<Listeners, StartError> {
+    let socket = socket_path(data.path());
+    let local = local::bind(&socket)
+        .map_err(|error| StartError::Listen { address: socket.display().to_string(), error })?;
+    Ok(Listeners {
+        join: bind(config.listen).await?,
+        diagnostics: bind(config.diagnostics_listen).await?,
+        local,
+    })
+}
+
+async fn spawn_services(
+    running: &mut JoinSet<()>,
+    config: &Config,
+    foundation: &Foundation,
+    listeners: Listeners,
+    certificates: &Arc<ListenerCertificates>,
+    stopped: &watch::Receiver<bool>,
+) -> Result<(), StartError> {
+    let tls = tls::server_config(Arc::clone(certificates))?;
+    let limits = Limits { connections: config.connections_max, handshakes: config.handshakes_max };
+    let metrics = &foundation.metrics;
+    running.spawn(listener::serve(
+        listeners.join.0,
+        tls,
+        routes(&foundation.joins, metrics).await,
+        limits,
+        Arc::clone(metrics),
+        stopped.clone(),
+    ));
+    let pages = Arc::new(Diagnostics {
+        metrics: Arc::clone(metrics),
+        store: Arc::clone(&foundation.store),
+        audit: Arc::clone(&foundation.audit),
+    });
+    let served = diagnostics::serve(listeners.diagnostics.0, pages, stopped.clone());
+    running.spawn(async move {
+        if let Err(error) = served.await {
+            warn!(error = %error, "the diagnostics listener failed");
+        }
+    });
+    let commands = Arc::new(Local {
+        clock: foundation.joins.clock.clone(),
+        registry: foundation.registry.clone(),
+        audit: Arc::clone(&foundation.audit),
+        store: Arc::clone(&foundation.store),
+        joins: Arc::clone(&foundation.joins),
+        loaded_at: foundation.joins.clock.now(),
+        explainer: Explainer::new(foundation.registry.clone(), foundation.vocabulary.clone()),
+    });
+    running.spawn(local::serve(listeners.local, commands, stopped.clone()));
+    Ok(())
+}
+
+/// The simulator's certificates instead of AWS's, or AWS's and what the operator adds.
+fn region_certificates(config: &Config) -> Result<RegionCertificates, StartError> {
+    let loaded = match &config.simulation {
+        Some(simulation) => RegionCertificates::only_directory(&simulation.join("certificates")),
+        None => match &config.certificates_dir {
+            Some(directory) => RegionCertificates::embedded().with_directory(directory),
+            None => Ok(RegionCertificates::embedded()),
+        },
+    };
+    loaded.map_err(|error| StartError::Certificates(error.to_string()))
+}
+
+/// `DATA/policies` is made at the first start: empty, so nobody can join, and it says so.
+fn prepare_default_policies(config: &Config) -> Result<(), StartError> {
+    let path = config.data_dir.join("policies");
+    if config.policies != path || path.exists() {
+        return Ok(());
+    }
+    std::fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&path)
+        .map_err(|source| policy_directory::Unreadable { path, source }.into())
+}
+
+fn load_policies(
+    config: &Config,
+    vocabulary: &Vocabulary,
+    clock: &Clock,
+) -> Result<Arc<PolicySet>, StartError> {
+    let loaded = policy_directory::load(&config.policies, vocabulary, Some(clock.now()))?;
+    let broken = |errors| StartError::Policies { directory: config.policies.clone(), errors };
+    let (errors, warnings): (Vec<Finding>, Vec<Finding>) =
+        loaded.findings.into_iter().partition(Finding::is_error);
+    let Some(set) = loaded.set else { return Err(broken(errors)) };
+    for warning in &warnings {
+        warn!(finding = %warning, "policy");
+    }
+    for policy in set.policies().filter(|policy| policy.fresh_proof() == FreshProof::Required) {
+        warn!(
+            policy = %policy.name(),
+            "every join under this policy is refused: fresh_proof is required, and this version cannot check one yet"
+        );
+    }
+    if set.is_empty() {
+        warn!(directory = %config.policies.display(), "no join policy is loaded: nobody can join");
+    }
+    Ok(set)
+}
+
+async fn keep(registry: &Registry, policies: &PolicySet) -> Result<(), StoreUnavailable> {
+    let files: Vec<_> =
+        policies.files().iter().map(|file| (file.name.clone(), file.text.clone())).collect();
+    registry.keep_policy_set(policies.hash(), &files).await
+}
+
+async fn routes(joins: &Arc<JoinService>, metrics: &Arc<Metrics>) -> Routes {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<JoinServiceServer<JoinApi>>().await;
+    let api = JoinApi::new(Arc::clone(joins), Arc::clone(metrics));
+    let service = JoinServiceServer::new(api)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(256 * 1024);
+    Routes::new(service).add_service(health_service).prepare()
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |error| StartError::Listen { address: address.to_string(), error };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+fn started_record(ready: &Ready, clock: &Clock, is_simulation: bool) -> Record {
+    let mut record = Record::new(clock.now(), Class::Security, "server-start", Outcome::Done);
+    record.policy_hash = Some(ready.policy_hash.clone());
+    record
+        .with("version", env!("CARGO_PKG_VERSION"))
+        .with("trust_domain", ready.trust_domain.to_string())
+        .with("pin", ready.pin.clone())
+        .with("simulation", is_simulation)
+}

@@ -1,0 +1,166 @@
+//! What the server does by itself: audit summaries and copies, the listener's next certificate,
+//! sweeping what has expired.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
+
+use super::metrics::Metrics;
+use super::tls::ListenerCertificates;
+use crate::audit::{self, Audit, Cursor, FileSink, Sink, StdoutSink};
+use crate::ca::{Authorities, LISTENER_LIFETIME, ListenerIdentity};
+use crate::clock::Clock;
+use crate::domain::{Serial, TrustDomain};
+use crate::store::{Store, Transaction};
+
+const SUMMARY_EVERY: Duration = Duration::from_mins(1);
+const EXPORT_EVERY: Duration = Duration::from_millis(500);
+const LISTENER_CHECK_EVERY: Duration = Duration::from_mins(10);
+const SWEEP_EVERY: Duration = Duration::from_hours(1);
+
+/// What the tasks work on.
+pub(super) struct Background {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) audit: Arc<Audit>,
+    pub(super) clock: Clock,
+    pub(super) authorities: Arc<Authorities>,
+    pub(super) trust_domain: TrustDomain,
+    pub(super) certificates: Arc<ListenerCertificates>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// Starts all tasks; each ends when `stop` says so.
+pub(super) fn spawn_all(
+    tasks: &mut JoinSet<()>,
+    background: Background,
+    stop: &watch::Receiver<bool>,
+) {
+    let background = Arc::new(background);
+    tasks.spawn(summarise(Arc::clone(&background), stop.clone()));
+    tasks.spawn(renew_listener(Arc::clone(&background), stop.clone()));
+    tasks.spawn(sweep(background, stop.clone()));
+}
+
+/// Starts the copies of the audit log. They end after everything that writes records, so that the
+/// last of them is copied.
+pub(super) fn spawn_sinks(
+    sinks: &mut JoinSet<()>,
+    file: Option<&Path>,
+    has_stdout: bool,
+    store: &Arc<dyn Store>,
+    audit: &Arc<Audit>,
+    stop: &watch::Receiver<bool>,
+) {
+    let mut spawn = |sink: Box<dyn Sink>, earlier: Option<Cursor>| {
+        let (store, audit) = (Arc::clone(store), Arc::clone(audit));
+        sinks.spawn(copy_audit(store, audit, sink, earlier, stop.clone()));
+    };
+    if let Some(path) = file {
+        let sink = FileSink::new(path);
+        let earlier = sink.cursor();
+        spawn(Box::new(sink), earlier);
+    }
+    if has_stdout {
+        spawn(Box::new(StdoutSink), None);
+    }
+}
+
+/// Makes the listener's certificate, for `spiffe://<trust domain>/muster/server` only.
+pub(super) fn listener_identity(
+    authorities: &Authorities,
+    trust_domain: &TrustDomain,
+    clock: &Clock,
+) -> Result<ListenerIdentity, String> {
+    let mut random = [0; 16];
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| "no random bytes".to_owned())?;
+    let serial = Serial::from_random(random);
+    ListenerIdentity::issue(&authorities.join_root, &trust_domain.server_id(), serial, clock.now())
+        .map_err(|error| error.to_string())
+}
+
+/// Waits; says whether to go on.
+async fn pause(duration: Duration, stop: &mut watch::Receiver<bool>) -> bool {
+    tokio::select! {
+        () = tokio::time::sleep(duration) => true,
+        _ = stop.wait_for(|stop| *stop) => false,
+    }
+}
+
+async fn copy_audit(
+    store: Arc<dyn Store>,
+    audit: Arc<Audit>,
+    mut sink: Box<dyn Sink>,
+    mut earlier: Option<Cursor>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut own = audit.start();
+    loop {
+        let goes_on = pause(EXPORT_EVERY, &mut stop).await;
+        // What the last process did not come to copy is copied first.
+        let caught_up = match &earlier {
+            Some(cursor) => {
+                audit::catch_up(store.as_ref(), cursor, &own.chain, sink.as_mut()).await
+            }
+            None => Ok(()),
+        };
+        let copied = match caught_up {
+            Ok(()) => {
+                earlier = None;
+                audit::export(store.as_ref(), &mut own, sink.as_mut()).await
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = copied {
+            warn!(error = %error, "the audit log could not be copied");
+        }
+        if !goes_on {
+            return;
+        }
+    }
+}
+
+async fn summarise(background: Arc<Background>, mut stop: watch::Receiver<bool>) {
+    while pause(SUMMARY_EVERY, &mut stop).await {
+        if let Err(error) = background.audit.write_summary().await {
+            warn!(error = %error, "the audit summary was not written");
+        }
+    }
+}
+
+async fn renew_listener(background: Arc<Background>, mut stop: watch::Receiver<bool>) {
+    let mut made_at = background.clock.now();
+    while pause(LISTENER_CHECK_EVERY, &mut stop).await {
+        if background.clock.now().since(made_at) < LISTENER_LIFETIME.fraction(1, 2) {
+            continue;
+        }
+        let (authorities, domain) = (&background.authorities, &background.trust_domain);
+        let renewed =
+            listener_identity(authorities, domain, &background.clock).and_then(|identity| {
+                let not_after = identity.not_after;
+                let renewed = background.certificates.renew(identity);
+                renewed.map(|()| not_after).map_err(|error| error.to_string())
+            });
+        match renewed {
+            Ok(not_after) => {
+                made_at = background.clock.now();
+                background.metrics.listener_not_after.set(not_after.unix_seconds());
+                info!(not_after = %not_after, "the listener has a new certificate");
+            }
+            Err(error) => error!(error = %error, "the listener's certificate was not renewed"),
+        }
+    }
+}
+
+async fn sweep(background: Arc<Background>, mut stop: watch::Receiver<bool>) {
+    while pause(SWEEP_EVERY, &mut stop).await {
+        let now = background.clock.now();
+        let sweep = Transaction { sweep_expired: Some(now), ..Transaction::default() };
+        if let Err(error) = background.store.commit(sweep).await {
+            warn!(error = %error, "expired entries were not swept");
+        }
+    }
+}
