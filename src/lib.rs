@@ -16,5 +16,7 @@ pub mod ca;
 pub mod join;
 mod proto;
 pub mod server;
+pub mod client;
+pub mod agent;
 pub mod sim;
 pub mod cli;

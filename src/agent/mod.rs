@@ -1,0 +1,7 @@
+//! The node side: gather evidence, join, keep the result on disk.
+
+mod join;
+mod state;
+
+pub use join::{JoinOptions, join};
+pub use state::*;

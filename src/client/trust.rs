@@ -1,0 +1,260 @@
+//! Which server a node believes: by a pin on the join root, by a CA file, or by public roots.
+//!
+//! With a pin or a CA file the server must show the URI SAN `spiffe://<trust domain>/muster/server`
+//! and nothing else, so no node's certificate is ever taken for a server's (I16, T57).
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+
+use super::JoinError;
+use crate::domain::{Code, KeyDigest, SpiffeId, TrustDomain};
+
+/// The longest chain that is looked at.
+const CHAIN_LENGTH_MAX: usize = 8;
+
+/// Text that is no server address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected HOST or HOST:PORT, an IPv6 address in brackets")]
+pub struct InvalidEndpoint;
+
+/// Where a server is: host and port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    host: String,
+    port: u16,
+}
+
+impl Endpoint {
+    /// The host, an IPv6 address without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub(super) fn address(&self) -> (&str, u16) {
+        (&self.host, self.port)
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = InvalidEndpoint;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+            let (host, rest) = rest.split_once(']').ok_or(InvalidEndpoint)?;
+            host.parse::<std::net::Ipv6Addr>().map_err(|_| InvalidEndpoint)?;
+            (host, rest.strip_prefix(':').or(rest.is_empty().then_some("7443")))
+        } else {
+            match text.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (text, Some("7443")),
+            }
+        };
+        let port = port.ok_or(InvalidEndpoint)?.parse().map_err(|_| InvalidEndpoint)?;
+        let is_name = !host.is_empty()
+            && host.len() <= 253
+            && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':'));
+        if is_name { Ok(Self { host: host.to_owned(), port }) } else { Err(InvalidEndpoint) }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// How a node knows its server at first contact.
+#[derive(Debug, Clone)]
+pub enum ServerTrust {
+    /// The join root has one of these keys.
+    Pins(Vec<KeyDigest>),
+    /// The join root is one of these certificates.
+    Roots(Vec<CertificateDer<'static>>),
+    /// The machine's public roots and the server's DNS name.
+    SystemRoots,
+}
+
+/// The cryptography of the client; the same as the server's.
+pub(super) fn provider() -> CryptoProvider {
+    CryptoProvider {
+        kx_groups: vec![
+            aws_lc_rs::kx_group::X25519,
+            aws_lc_rs::kx_group::SECP256R1,
+            aws_lc_rs::kx_group::SECP384R1,
+        ],
+        ..aws_lc_rs::default_provider()
+    }
+}
+
+impl ServerTrust {
+    pub(super) fn verifier(
+        &self,
+        endpoint: &Endpoint,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Arc<dyn ServerCertVerifier>, JoinError> {
+        match self {
+            Self::Pins(_) | Self::Roots(_) => {
+                let trust = self.clone();
+                Ok(Arc::new(JoinRootVerifier { trust, provider }))
+            }
+            Self::SystemRoots => {
+                let mut roots = RootCertStore::empty();
+                let found = rustls_native_certs::load_native_certs();
+                let (added, _) = roots.add_parsable_certificates(found.certs);
+                if added == 0 {
+                    return Err(JoinError::new(
+                        Code::ServerUntrusted,
+                        format!("no public roots for {endpoint}; install ca-certificates"),
+                    ));
+                }
+                WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+                    .build()
+                    .map(|verifier| verifier as Arc<dyn ServerCertVerifier>)
+                    .map_err(|error| JoinError::new(Code::ServerUntrusted, error.to_string()))
+            }
+        }
+    }
+}
+
+/// Demands a chain to the join root and the server's own SPIFFE ID.
+#[derive(Debug)]
+struct JoinRootVerifier {
+    trust: ServerTrust,
+    provider: Arc<CryptoProvider>,
+}
+
+impl JoinRootVerifier {
+    /// The join root: a certificate that the server sent and that has a pinned key, or one that
+    /// the node was given.
+    fn roots<'a>(&'a self, sent: &'a [CertificateDer<'_>]) -> Vec<CertificateDer<'a>> {
+        match &self.trust {
+            ServerTrust::Pins(pins) => sent
+                .iter()
+                .take(CHAIN_LENGTH_MAX)
+                .filter(|one| spki_digest(one).is_some_and(|digest| pins.contains(&digest)))
+                .map(|one| CertificateDer::from(one.as_ref()))
+                .collect(),
+            ServerTrust::Roots(roots) => {
+                roots.iter().map(|root| CertificateDer::from(root.as_ref())).collect()
+            }
+            ServerTrust::SystemRoots => Vec::new(),
+        }
+    }
+}
+
+impl ServerCertVerifier for JoinRootVerifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        const UNKNOWN: Error = Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let roots = self.roots(intermediates);
+        let anchors: Vec<_> =
+            roots.iter().filter_map(|root| anchor_from_trusted_cert(root).ok()).collect();
+        if anchors.is_empty() {
+            return Err(UNKNOWN);
+        }
+        let intermediates: Vec<_> = intermediates.iter().take(CHAIN_LENGTH_MAX).cloned().collect();
+        let end_entity = EndEntityCert::try_from(leaf)
+            .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        end_entity
+            .verify_for_usage(
+                webpki::ALL_VERIFICATION_ALGS,
+                &anchors,
+                &intermediates,
+                now,
+                KeyUsage::server_auth(),
+                None,
+                None,
+            )
+            .map_err(|error| {
+                if matches!(error, webpki::Error::CertExpired { .. }) {
+                    Error::InvalidCertificate(CertificateError::Expired)
+                } else if matches!(error, webpki::Error::CertNotValidYet { .. }) {
+                    Error::InvalidCertificate(CertificateError::NotValidYet)
+                } else {
+                    UNKNOWN
+                }
+            })?;
+        if is_server_id(&end_entity) {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(Error::InvalidCertificate(CertificateError::NotValidForName))
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::General("TLS 1.2 is not spoken".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Exactly one URI, and it is a trust domain's server.
+fn is_server_id(certificate: &EndEntityCert<'_>) -> bool {
+    let mut names = certificate.valid_uri_names();
+    let (Some(only), None) = (names.next(), names.next()) else { return false };
+    let domain = only
+        .strip_prefix("spiffe://")
+        .and_then(|rest| rest.split_once('/'))
+        .and_then(|(domain, _)| domain.parse::<TrustDomain>().ok());
+    domain.is_some_and(|domain| only == SpiffeId::as_str(&domain.server_id()))
+}
+
+fn spki_digest(certificate: &CertificateDer<'_>) -> Option<KeyDigest> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    Some(KeyDigest::of_spki(parsed.public_key().raw))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_a_host_and_a_port() {
+        for (text, shown) in [
+            ("muster.example", "muster.example:7443"),
+            ("10.0.0.1:1", "10.0.0.1:1"),
+            ("[::1]:7", "[::1]:7"),
+            ("[::1]", "[::1]:7443"),
+        ] {
+            assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), shown);
+        }
+        for wrong in ["", ":1", "a:", "a:b", "a b:1", "::1", "[::1", "a/b:1", "u@h:1", "a:70000"] {
+            assert!(wrong.parse::<Endpoint>().is_err(), "{wrong}");
+        }
+    }
+}
