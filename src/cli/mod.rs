@@ -1,10 +1,16 @@
 //! The command line: one file per command group, each turning arguments into calls and results
 //! into text or JSON.
 
+mod audit;
 mod iid;
 mod input;
+mod join;
+mod local;
+mod nodes;
 mod output;
+mod policy;
 mod regions;
+mod server;
 mod sim;
 
 use std::process::ExitCode;
@@ -56,6 +62,19 @@ enum Command {
     /// The regions whose documents are accepted.
     #[command(alias = "region")]
     Regions(regions::Arguments),
+    /// Checks join policies and explains what they say of a node.
+    #[command(alias = "policy")]
+    Policies(policy::Arguments),
+    /// Runs the join service.
+    Server(server::ServerArguments),
+    /// Joins this machine.
+    Join(join::JoinArguments),
+    /// Lists nodes and lets them back in.
+    #[command(alias = "node")]
+    Nodes(nodes::NodesArguments),
+    /// Reads and verifies the audit log.
+    #[command(alias = "audits")]
+    Audit(audit::AuditArguments),
     Sim(sim::Arguments),
 }
 
@@ -74,6 +93,19 @@ fn run(command: Command, printer: Printer) -> Outcome {
     match command {
         Command::Iid(arguments) => iid::run(&arguments, printer),
         Command::Regions(arguments) => regions::run(&arguments, printer),
+        Command::Policies(arguments) => policy::run(&arguments, printer),
+        Command::Server(arguments) => server::run(arguments, printer),
+        Command::Join(arguments) => join::run(arguments, printer),
+        Command::Nodes(arguments) => nodes::run(arguments, printer),
+        Command::Audit(arguments) => audit::run(arguments, printer),
         Command::Sim(arguments) => sim::run(&arguments, printer),
     }
+}
+
+/// The asynchronous runtime of a command.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(crate::domain::Code::Internal, error.to_string()))
 }

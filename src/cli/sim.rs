@@ -89,14 +89,16 @@ async fn simulate(arguments: &Arguments, printer: Printer, simulator: Arc<Simula
     let address = listener.local_addr().map_err(|error| unusable("--listen", &error))?;
     let mut terminate =
         signal(SignalKind::terminate()).map_err(|error| unusable("SIGTERM", &error))?;
-    let certificates_dir = simulator.write(&arguments.out)?;
+    // Absolute, so that a server that was started elsewhere finds it.
+    let simulation =
+        std::path::absolute(&arguments.out).map_err(|error| unusable("--out", &error))?;
+    let certificates_dir = simulator.write(&simulation)?;
     let imds = simulator
         .instances()
         .iter()
         .map(|instance| &instance.instance_id)
         .map(|id| (id.to_string(), format!("http://{address}/{id}")))
         .collect();
-    let simulation = arguments.out.clone();
     let ready =
         Announcement { ready: true, simulation, imds, sts: None, ec2: None, certificates_dir };
     printer.result(&ready, || ready.in_words());

@@ -1,0 +1,177 @@
+//! `muster audit`: reads and verifies the audit log.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use super::local::{DataDir, call, call_one, text};
+use super::{Exit, Failure, Outcome, Printer, runtime};
+use crate::audit::{Verification, compare_with_export, verify};
+use crate::domain::{Code, Timestamp};
+use crate::server::{Command, store_path};
+use crate::store::SqliteStore;
+
+/// Reads and verifies the audit log.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  muster audit ls --class security --since 2026-11-01T00:00:00Z
+  muster audit show k-0123456789abcdef0123
+  muster audit verify --against /var/log/muster/audit.jsonl")]
+pub(super) struct AuditArguments {
+    #[command(subcommand)]
+    command: AuditCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// Lists records, one a line.
+    Ls {
+        /// At or after this time.
+        #[arg(long, value_name = "T")]
+        since: Option<Timestamp>,
+        /// admission, security, known or noise.
+        #[arg(long, value_name = "C")]
+        class: Option<String>,
+        /// About this account.
+        #[arg(long, value_name = "N")]
+        account: Option<String>,
+        /// admitted, refused, failed or done.
+        #[arg(long, value_name = "O")]
+        outcome: Option<String>,
+        #[command(flatten)]
+        server: DataDir,
+    },
+    /// Explains a correlation id: every record of it, and every rule that was asked.
+    Show {
+        /// What the node was told.
+        correlation_id: String,
+        #[command(flatten)]
+        server: DataDir,
+    },
+    /// Checks the chains; needs no running server.
+    Verify {
+        /// Also compare with a copy that was exported as JSON lines.
+        #[arg(long, value_name = "FILE")]
+        against: Option<PathBuf>,
+        #[command(flatten)]
+        server: DataDir,
+    },
+}
+
+/// Runs the command.
+pub(super) fn run(arguments: AuditArguments, printer: Printer) -> Outcome {
+    match arguments.command {
+        AuditCommand::Ls { since, class, account, outcome, server } => {
+            let command = Command::AuditLs { since, class, account, outcome };
+            call(&server.data_dir, &command, |record| {
+                printer.result(&record, || line(&record));
+                true
+            })?;
+            Ok(Exit::Yes)
+        }
+        AuditCommand::Show { correlation_id, server } => {
+            let found = call_one(&server.data_dir, &Command::AuditShow { correlation_id })?;
+            printer.result(&found, || story(&found));
+            Ok(Exit::Yes)
+        }
+        AuditCommand::Verify { against, server } => {
+            verify_chains(&server, against.as_deref(), printer)
+        }
+    }
+}
+
+fn verify_chains(server: &DataDir, against: Option<&Path>, printer: Printer) -> Outcome {
+    let path = store_path(&server.data_dir);
+    let unreadable = |error: std::io::Error| {
+        let is_denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+        let code = if is_denied { Code::NotPermitted } else { Code::FileUnreadable };
+        Failure::new(code, format!("{}: {error}", path.display()))
+    };
+    File::open(&path).map_err(unreadable)?;
+    let unavailable = |error: crate::store::StoreUnavailable| {
+        Failure::new(Code::StoreUnavailable, error.to_string())
+    };
+    let result: Verification = runtime()?.block_on(async {
+        let store = SqliteStore::open_read_only(&path).map_err(unavailable)?;
+        let result = verify(&store).await.map_err(unavailable)?;
+        let Some(copy) = against else { return Ok(result) };
+        let file = File::open(copy).map_err(|error| {
+            Failure::new(Code::FileUnreadable, format!("{}: {error}", copy.display()))
+        })?;
+        let mut lines = BufReader::new(file);
+        compare_with_export(&store, &mut lines, result).await.map_err(unavailable)
+    })?;
+    printer.result(&result, || match &result.first_bad {
+        None => format!("ok: {} records in {} chains", result.records, result.chains),
+        Some(bad) => format!(
+            "BROKEN: {} record {}: {} ({} records in {} chains)",
+            bad.chain, bad.seq, bad.reason, result.records, result.chains
+        ),
+    });
+    Ok(if result.ok { Exit::Yes } else { Exit::No })
+}
+
+/// Every rule that was asked, and which field kept the node out.
+fn explanation_lines(explanation: &Value) -> Vec<String> {
+    let list = |value: &Value, name: &str| -> Vec<Value> {
+        value.get(name).and_then(Value::as_array).cloned().unwrap_or_default()
+    };
+    let mut lines = Vec::new();
+    for policy in list(explanation, "policies") {
+        lines.push(format!("  policy {}: {}", text(&policy, "name"), text(&policy, "outcome")));
+        for rule in list(&policy, "rules") {
+            lines.push(format!(
+                "    {} {}: {}",
+                text(&rule, "kind"),
+                text(&rule, "name"),
+                text(&rule, "outcome")
+            ));
+            for field in list(&rule, "fields") {
+                lines.push(format!(
+                    "      {} {}: expected {}, found {}",
+                    text(&field, "field"),
+                    text(&field, "outcome"),
+                    text(&field, "expected"),
+                    text(&field, "actual")
+                ));
+            }
+        }
+    }
+    lines
+}
+
+fn line(record: &Value) -> String {
+    let of = |name| text(record, name);
+    let mut words = vec![of("time"), of("class"), of("kind"), of("outcome")];
+    for name in ["code", "account_id", "instance_id", "policy", "source", "correlation_id"] {
+        let value = of(name);
+        if value != "-" {
+            words.push(value);
+        }
+    }
+    words.join("  ")
+}
+
+fn story(found: &Value) -> String {
+    let mut lines = Vec::new();
+    for record in found.get("records").and_then(Value::as_array).into_iter().flatten() {
+        lines.push(line(record));
+        if let Some(message) = record.pointer("/detail/message").and_then(Value::as_str) {
+            lines.push(format!("  {message}"));
+        }
+    }
+    if let Some(remedy) = found.get("what_to_do").and_then(Value::as_str) {
+        lines.push(format!("what to do: {remedy}"));
+    }
+    match found.get("explanation") {
+        None | Some(Value::Null) => {}
+        Some(explanation) => {
+            lines.push("rule by rule:".to_owned());
+            lines.extend(explanation_lines(explanation));
+        }
+    }
+    lines.join("\n")
+}

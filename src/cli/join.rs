@@ -1,0 +1,116 @@
+//! `muster join`: joins this machine once.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgGroup, Args};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde_json::Value;
+
+use super::local::text;
+use super::{Exit, Failure, Outcome, Printer, runtime};
+use crate::agent::{JoinOptions, join};
+use crate::aws::Imds;
+use crate::client::{Endpoint, ServerTrust};
+use crate::clock::Clock;
+use crate::domain::{Code, KeyDigest, Lifetime};
+
+/// Joins this machine: proves which instance it is and writes a certificate.
+#[derive(Debug, Args)]
+#[command(
+    group = ArgGroup::new("trust").required(true).args(["pin", "ca_file", "system_roots"]),
+    after_help = "Examples:
+  muster join --server muster.prod.example.org:7443 --policy web --pin sha256:3f0a…
+  muster join --server muster.prod.example.org --policy web --system-roots --output json
+
+Exit status: 0 joined, 1 refused, 2 usage or a broken state directory, 3 not now (try again)."
+)]
+pub(super) struct JoinArguments {
+    /// The join server.
+    #[arg(long, value_name = "HOST:PORT")]
+    server: Endpoint,
+    /// The join policy; may be left out if the server has exactly one.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    policy: String,
+    /// A pin of the join root, as the server prints it; may be given twice while it is changed.
+    #[arg(long, value_name = "PIN", value_parser = parse_pin)]
+    pin: Vec<KeyDigest>,
+    /// The join root's certificate, PEM.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Verify the server by the machine's public roots and its DNS name.
+    #[arg(long)]
+    system_roots: bool,
+    /// Where key and certificate are kept.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/muster-agent")]
+    state: PathBuf,
+    /// The instance metadata service.
+    #[arg(long, value_name = "URL", default_value = "http://169.254.169.254")]
+    imds_endpoint: String,
+    /// How long to go on trying when the answer is "not now".
+    #[arg(long, value_name = "D", default_value = "5m")]
+    timeout: Lifetime,
+}
+
+/// Runs the command.
+pub(super) fn run(arguments: JoinArguments, printer: Printer) -> Outcome {
+    let trust = trust(&arguments)?;
+    let imds = Imds::at(&arguments.imds_endpoint).map_err(|error| {
+        Failure::new(Code::ConfigurationInvalid, format!("--imds-endpoint: {error}"))
+    })?;
+    let seconds = u64::try_from(arguments.timeout.seconds()).unwrap_or_default();
+    let options = JoinOptions {
+        server: arguments.server,
+        trust,
+        policy: arguments.policy,
+        state: arguments.state,
+        imds,
+        timeout: Duration::from_secs(seconds),
+    };
+    let clock = Clock::system();
+    let report = |words: &str| eprintln!("muster join: {words}");
+    let record = runtime()?.block_on(join(&options, &clock, &report)).map_err(|error| {
+        let mut failure = Failure::new(error.code, error.message);
+        failure.hint = error.hint.or(failure.hint);
+        failure.correlation_id = error.correlation_id;
+        failure
+    })?;
+    printer.result(&record, || joined_text(&record));
+    Ok(Exit::Yes)
+}
+
+fn joined_text(record: &Value) -> String {
+    format!(
+        "joined as {}\ncertificate {} until {}, renew after {}",
+        text(record, "spiffe_id"),
+        text(record, "serial"),
+        text(record, "not_after"),
+        text(record, "renew_after"),
+    )
+}
+
+fn trust(arguments: &JoinArguments) -> Result<ServerTrust, Failure> {
+    if arguments.system_roots {
+        return Ok(ServerTrust::SystemRoots);
+    }
+    let Some(path) = &arguments.ca_file else {
+        return Ok(ServerTrust::Pins(arguments.pin.clone()));
+    };
+    let unreadable =
+        |what: String| Failure::new(Code::FileUnreadable, format!("{}: {what}", path.display()));
+    let pem = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
+    let roots = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| unreadable(error.to_string()))?;
+    if roots.is_empty() {
+        return Err(unreadable("no certificate in it".to_owned()));
+    }
+    Ok(ServerTrust::Roots(roots))
+}
+
+fn parse_pin(text: &str) -> Result<KeyDigest, String> {
+    text.strip_prefix("sha256:")
+        .and_then(|digits| digits.parse().ok())
+        .ok_or_else(|| "a pin is `sha256:` and 64 lower-case hexadecimal digits".to_owned())
+}

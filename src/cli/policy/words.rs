@@ -1,0 +1,90 @@
+//! Findings and explanations for people.
+
+use std::path::Path;
+
+use super::{Checked, Explained};
+use crate::policy::{Fit, Outcome, RuleExplanation, Severity};
+
+/// What `check` says.
+pub(super) fn checked(directory: &Path, checked: &Checked<'_>) -> String {
+    let mut lines = Vec::new();
+    for finding in checked.findings {
+        let place = directory.join(finding.place.to_string());
+        let severity = finding.code.severity().as_str();
+        lines.push(format!(
+            "{}: {severity}: {} [{}]",
+            place.display(),
+            finding.message,
+            finding.code
+        ));
+        lines.push(format!("    write: {}", finding.expected));
+    }
+    let count = |severity| {
+        checked.findings.iter().filter(|finding| finding.code.severity() == severity).count()
+    };
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    lines.push(format!(
+        "{}: {errors} errors, {warnings} warnings, {} policies, hash {}",
+        if errors == 0 { "loads" } else { "does not load" },
+        checked.policies,
+        checked.hash
+    ));
+    if let Some(ttl) = checked.longest_ttl {
+        lines.push(format!("Removing an account ends its nodes within {ttl}."));
+    }
+    lines.join("\n")
+}
+
+/// What `explain` says.
+pub(super) fn explained(directory: &Path, explained: &Explained) -> String {
+    let explanation = &explained.explanation;
+    let mut lines = Vec::new();
+    if explained.hypothetical {
+        lines.push("Hypothetical: the claims are taken as if they were verified.".to_owned());
+    }
+    let by = explanation.policy.as_ref().map(|name| format!(" by `{name}`")).unwrap_or_default();
+    lines.push(format!("{}{by}: {}", outcome(explanation.outcome), explanation.message));
+    if let (Some(file), Some(line), Some(column)) =
+        (&explanation.file, explanation.line, explanation.column)
+    {
+        lines.push(format!("  at {}:{line}:{column}", directory.join(file).display()));
+    }
+    for policy in &explanation.policies {
+        lines.push(String::new());
+        lines.push(format!("policy {}: {}", policy.name, outcome(policy.outcome)));
+        for rule in &policy.rules {
+            rule_lines(rule, &mut lines);
+        }
+    }
+    lines.join("\n")
+}
+
+fn rule_lines(rule: &RuleExplanation, lines: &mut Vec<String>) {
+    let (kind, name, file, line) = (rule.kind, &rule.name, &rule.file, rule.line);
+    lines.push(format!("  {kind:<5} {name}: {}  ({file}:{line})", fit(rule.outcome)));
+    for field in &rule.fields {
+        let actual = field.actual.as_deref().unwrap_or("-");
+        lines.push(format!(
+            "    {:<20} {:<8}  wants {}, has {actual}",
+            field.field,
+            fit(field.outcome),
+            field.expected
+        ));
+    }
+}
+
+const fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Admitted => "admitted",
+        Outcome::Refused => "refused",
+        Outcome::NeedsFacts => "needs facts",
+    }
+}
+
+const fn fit(fit: Fit) -> &'static str {
+    match fit {
+        Fit::Match => "match",
+        Fit::NoMatch => "no match",
+        Fit::Unknown => "unknown",
+    }
+}

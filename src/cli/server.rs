@@ -1,0 +1,199 @@
+//! `muster server`: runs the join service.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Exit, Failure, Outcome, Printer, runtime};
+use crate::clock::Clock;
+use crate::domain::{Code, TrustDomain};
+use crate::server::{Config, EXAMPLE, Overrides, Running, StartError, start};
+
+/// Runs the join service.
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:
+  muster server --trust-domain prod.example.org
+  muster server --config /etc/muster/server.toml
+  muster server --simulation ./sim --data-dir ./data --policies ./policies
+  muster server config --example > server.toml"
+)]
+pub(super) struct ServerArguments {
+    #[command(subcommand)]
+    command: Option<ServerCommand>,
+    #[command(flatten)]
+    run: RunArguments,
+}
+
+#[derive(Debug, Subcommand)]
+enum ServerCommand {
+    /// Shows the configuration file's format.
+    Config(ConfigArguments),
+}
+
+#[derive(Debug, Args)]
+struct ConfigArguments {
+    /// Prints a file with every key explained.
+    #[arg(long, required = true)]
+    example: bool,
+}
+
+#[derive(Debug, Args)]
+struct RunArguments {
+    /// Configuration file (TOML); `muster server config --example` prints one.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where state is kept [default: /var/lib/muster].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where policy files are [default: DATA/policies].
+    #[arg(long, value_name = "DIR")]
+    policies: Option<PathBuf>,
+    /// The root of all names; needed at the first start, for ever the same afterwards.
+    #[arg(long, value_name = "NAME")]
+    trust_domain: Option<TrustDomain>,
+    /// A simulator's directory: its certificates instead of AWS's. Never for real nodes.
+    #[arg(long, value_name = "DIR")]
+    simulation: Option<PathBuf>,
+    /// Address of the join and node services; port 7443 of all addresses unless given.
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Loopback address of health and metrics [default: 127.0.0.1:7445].
+    #[arg(long, value_name = "ADDR")]
+    diagnostics_listen: Option<SocketAddr>,
+    /// How logs are written to stderr.
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    log_format: LogFormat,
+    /// What is logged, for example `info` or `muster=debug`.
+    #[arg(long, default_value = "info", value_name = "FILTER")]
+    log: String,
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Runs the command.
+pub(super) fn run(arguments: ServerArguments, printer: Printer) -> Outcome {
+    if let Some(ServerCommand::Config(ConfigArguments { example: _ })) = arguments.command {
+        printer.result(&serde_json::json!({"example": EXAMPLE}), || EXAMPLE.to_owned());
+        return Ok(Exit::Yes);
+    }
+    let run = arguments.run;
+    start_logging(run.log_format, &run.log)?;
+    let flags = Overrides {
+        data_dir: run.data_dir,
+        policies: run.policies,
+        trust_domain: run.trust_domain,
+        simulation: run.simulation,
+        listen: run.listen,
+        diagnostics_listen: run.diagnostics_listen,
+    };
+    let config = Config::load(run.config.as_deref(), flags)
+        .map_err(|error| Failure::new(Code::ConfigurationInvalid, error.to_string()))?;
+    if config.simulation.is_some() {
+        write_banner();
+    }
+    raise_descriptor_limit();
+    runtime()?.block_on(async {
+        let running = start(config, Clock::system()).await.map_err(|error| failure(&error))?;
+        printer.result(&running.ready, || ready_text(&running));
+        wait_for_end().await?;
+        running.stop().await;
+        Ok(Exit::Yes)
+    })
+}
+
+fn ready_text(running: &Running) -> String {
+    let ready = &running.ready;
+    format!(
+        "ready: joins on {}, diagnostics on {}\n\
+         trust domain {}, data in {}\n\
+         policy set {}\n\
+         nodes join with: muster join --server HOST:{} --pin {}",
+        ready.join,
+        ready.diagnostics,
+        ready.trust_domain,
+        ready.data_dir.display(),
+        ready.policy_hash,
+        ready.join.port(),
+        ready.pin,
+    )
+}
+
+/// Every connection is a descriptor, and the usual soft limit is 1024: a small crowd of strangers
+/// would keep nodes out (T55).
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) =
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    {
+        tracing::warn!(error = %error, "the limit of open files was not raised");
+    }
+}
+
+fn write_banner() {
+    eprintln!(
+        "*** SIMULATION: documents of a simulator are believed, not AWS's. Never for real nodes. ***"
+    );
+}
+
+async fn wait_for_end() -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::new(Code::Internal, error.to_string());
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            // Without a handler the signal would end the server at once.
+            _ = hangup.recv() => {
+                tracing::warn!("this version does not reload; restart to load policies anew");
+            }
+        }
+    }
+    tracing::info!("stopping");
+    Ok(())
+}
+
+fn failure(error: &StartError) -> Failure {
+    let code = match error {
+        StartError::DataDirectory(_) | StartError::Keys(_) => Code::DataDirectoryUnusable,
+        StartError::Store(_) => Code::StoreUnavailable,
+        StartError::Tls(_) | StartError::Listen { .. } | StartError::ListenerCertificate(_) => {
+            Code::ConfigurationInvalid
+        }
+        StartError::Certificates(_) => Code::CertificatesInvalid,
+        StartError::PolicyFiles(_) => Code::FileUnreadable,
+        StartError::Policies { .. } => Code::PolicySetInvalid,
+    };
+    Failure::new(code, error.to_string())
+}
+
+fn start_logging(format: LogFormat, filter: &str) -> Result<(), Failure> {
+    use std::io::IsTerminal;
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_new(filter)
+        .map_err(|error| Failure::new(Code::ConfigurationInvalid, format!("--log: {error}")))?;
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    // A second start in one process keeps the first logger.
+    let _kept = match format {
+        LogFormat::Text => logs.try_init(),
+        LogFormat::Json => logs.json().try_init(),
+    };
+    Ok(())
+}

@@ -1,0 +1,14 @@
+//! muster as processes: a simulator, a server and nodes on one machine, looked at from outside.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
+
+mod certificate;
+mod crowd;
+mod genuine;
+mod harness;
+mod policies;
+mod secrets;
+mod socket;
+mod storm;
+mod trust;
+mod wire;
