@@ -1,0 +1,33 @@
+# `make demo` needs cargo alone; `make test` installs what is missing and says so.
+
+CARGO ?= cargo
+TARGET = $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: demo test check bench fuzz deps help
+
+help: ## Shows this list.
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+
+demo: ## Shows the main job on this machine: joins, refusals, the audit log.
+	$(CARGO) build --locked
+	demo/run.sh $(TARGET)/debug/muster
+
+deps: ## Installs what the tests need beyond cargo (Debian packages); asks on a terminal.
+	./scripts/install-test-tools
+
+test: deps ## Runs every test.
+	./scripts/run-tests
+
+check: ## Formatting, lints, documentation and the rules for dependencies.
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; \
+	 else echo "cargo-deny is not installed: dependency rules are checked by tests/architecture.rs only"; fi
+
+bench: ## Prints figures: start-up, one join, binary size.
+	$(CARGO) build --locked --release
+	./benches/figures $(TARGET)/release/muster
+
+fuzz: ## Fuzzes one target: make fuzz T=ber_cms SECONDS=60
+	./scripts/fuzz $(T) $(or $(SECONDS),60)
