@@ -117,16 +117,13 @@ pub(super) fn run(arguments: ServerArguments, printer: Printer) -> Outcome {
 fn ready_text(running: &Running) -> String {
     let ready = &running.ready;
     format!(
-        "ready: joins on {}, diagnostics on {}\n\
-         trust domain {}, data in {}\n\
-         policy set {}\n\
-         nodes join with: muster join --server HOST:{} --pin {}",
+        "ready: join {}, diagnostics {}, trust domain {}, data {}, policy set {}, \
+         nodes join with --pin {}",
         ready.join,
         ready.diagnostics,
         ready.trust_domain,
         ready.data_dir.display(),
         ready.policy_hash,
-        ready.join.port(),
         ready.pin,
     )
 }

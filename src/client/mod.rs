@@ -23,7 +23,9 @@ use crate::domain::{Code, KeyBinding, PublicKey, Purpose, pop_message};
 use crate::proto::join_request::Step as Sent;
 use crate::proto::join_response::Step as Answered;
 use crate::proto::join_service_client::JoinServiceClient;
-use crate::proto::{Evidence, GetTrustBundleRequest, JoinRequest, JoinResult, JoinStart};
+use crate::proto::{
+    Evidence, GetTrustBundleRequest, JoinRequest, JoinResult, JoinStart, channel, provider,
+};
 
 pub use trust::{Endpoint, InvalidEndpoint, ServerTrust};
 
@@ -34,8 +36,6 @@ const JOIN_TIMEOUT: Duration = Duration::from_mins(1);
 const BUNDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest answer: a chain, anchors and a record.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
-/// RFC 9266 `tls-exporter`.
-const CHANNEL_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
 
 /// Why a join did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -179,10 +179,7 @@ async fn connect(endpoint: &Endpoint, trust: &ServerTrust) -> Result<Connection,
         .connect(endpoint.server_name()?, tcp)
         .await
         .map_err(|error| handshake_error(endpoint, &error))?;
-    let channel = tls
-        .get_ref()
-        .1
-        .export_keying_material([0; 32], CHANNEL_LABEL, Some(&[]))
+    let channel = channel(tls.get_ref().1)
         .map_err(|error| protocol(&format!("no channel binding: {error}")))?;
     let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -211,7 +208,7 @@ async fn connect_tcp(endpoint: &Endpoint) -> std::io::Result<TcpStream> {
 }
 
 fn client_config(endpoint: &Endpoint, trust: &ServerTrust) -> Result<ClientConfig, JoinError> {
-    let provider = Arc::new(trust::provider());
+    let provider = Arc::new(provider());
     let verifier = trust.verifier(endpoint, Arc::clone(&provider))?;
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&version::TLS13])

@@ -190,7 +190,12 @@ impl Config {
 }
 
 fn parse(text: &str) -> Result<ConfigFile, InvalidConfig> {
-    toml::from_str(text).map_err(|error| InvalidConfig(error.to_string()))
+    toml::from_str(text).map_err(|error| {
+        // The line itself is not repeated: a key that is misspelt may hold a secret (I10).
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        InvalidConfig(format!("line {line}: {}", error.message()))
+    })
 }
 
 fn read(path: &Path) -> Result<String, InvalidConfig> {
@@ -232,6 +237,13 @@ mod tests {
         let full = parse(&uncommented).unwrap();
         let text = format!("{full:?}");
         assert!(!text.contains("None"), "a key is missing in the example: {text}");
+    }
+
+    #[test]
+    fn a_misspelt_key_is_named_and_its_value_is_not() {
+        let error = parse("[ca]\npassphrase = 'correct horse battery'\n").unwrap_err().0;
+        assert!(error.contains("line 2") && error.contains("`passphrase`"), "{error}");
+        assert!(!error.contains("horse"), "{error}");
     }
 
     #[test]

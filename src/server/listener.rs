@@ -20,6 +20,7 @@ use tonic::service::Routes;
 use tracing::{debug, warn};
 
 use super::metrics::Metrics;
+use crate::proto::channel;
 
 /// A handshake that takes longer is of nobody who wants to join.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,8 +30,6 @@ const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long connections may finish when the server stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
-/// RFC 9266 `tls-exporter`.
-const CHANNEL_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
 
 /// What a request knows of its connection.
 #[derive(Debug, Clone)]
@@ -144,8 +143,7 @@ async fn serve_connection(
 
 fn describe(stream: &TlsStream<TcpStream>, peer: SocketAddr) -> Option<Connection> {
     let (_, tls) = stream.get_ref();
-    // Empty context, as RFC 9266 section 2 has it.
-    let channel = tls.export_keying_material([0; 32], CHANNEL_LABEL, Some(&[])).ok()?;
+    let channel = channel(tls).ok()?;
     Some(Connection { channel, peer, has_joined: Arc::default() })
 }
 

@@ -4,7 +4,6 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
@@ -12,24 +11,12 @@ use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, version};
 
 use crate::ca::ListenerIdentity;
+use crate::proto::provider;
 
 /// TLS that cannot be set up, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct UnusableTls(pub String);
-
-/// The cryptography of both sides: classical key exchange, chosen here and not by whichever
-/// dependency turns something on. A recorded join holds nothing that is worth decrypting later.
-pub(super) fn provider() -> CryptoProvider {
-    CryptoProvider {
-        kx_groups: vec![
-            aws_lc_rs::kx_group::X25519,
-            aws_lc_rs::kx_group::SECP256R1,
-            aws_lc_rs::kx_group::SECP384R1,
-        ],
-        ..aws_lc_rs::default_provider()
-    }
-}
 
 /// The listener's certificates; they can be exchanged while it runs.
 #[derive(Debug)]
