@@ -48,10 +48,11 @@ struct KeyEntry {
 
 /// An order on durable record, with its audit record: the only thing that a CA issues.
 ///
-/// ```compile_fail
-/// # fn forged(order: muster::policy::Order) -> muster::registry::Recorded {
-/// muster::registry::Recorded { order }
-/// # }
+/// ```compile_fail,E0451
+/// use muster::registry::{Change, Enrollment, Recorded};
+/// fn forge(enrollment: Enrollment) -> Recorded {
+///     Recorded { enrollment, version: 1, change: Change::Enroll }
+/// }
 /// ```
 #[derive(Debug)]
 pub struct Recorded {
