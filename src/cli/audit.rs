@@ -95,7 +95,9 @@ fn verify_chains(server: &DataDir, against: Option<&Path>, printer: Printer) -> 
         Failure::new(Code::StoreUnavailable, error.to_string())
     };
     let result: Verification = runtime()?.block_on(async {
-        let store = SqliteStore::open_read_only(&path).map_err(unavailable)?;
+        let store = SqliteStore::open_read_only(&path).map_err(|error| {
+            Failure::new(Code::FileUnreadable, format!("{}: {}", path.display(), error.0))
+        })?;
         let result = verify(&store).await.map_err(unavailable)?;
         let Some(copy) = against else { return Ok(result) };
         let file = File::open(copy).map_err(|error| {

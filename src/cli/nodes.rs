@@ -50,8 +50,8 @@ enum NodesCommand {
     Forget {
         /// A node id, or an instance id.
         id: String,
-        /// Why; it stands in the audit log.
-        #[arg(long, value_name = "TEXT")]
+        /// Why, on one line; it stands in the audit log.
+        #[arg(long, value_name = "TEXT", value_parser = reason)]
         reason: String,
         #[command(flatten)]
         server: DataDir,
@@ -63,12 +63,21 @@ enum NodesCommand {
         /// For how long, at most 24h.
         #[arg(long = "for", value_name = "D", default_value = "1h")]
         within: Lifetime,
-        /// Why; it stands in the audit log.
-        #[arg(long, value_name = "TEXT")]
+        /// Why, on one line; it stands in the audit log.
+        #[arg(long, value_name = "TEXT", value_parser = reason)]
         reason: String,
         #[command(flatten)]
         server: DataDir,
     },
+}
+
+/// A usage error here, rather than the server's refusal later.
+fn reason(text: &str) -> Result<String, &'static str> {
+    let is_line = !text.trim().is_empty() && !text.chars().any(char::is_control);
+    if is_line && text.len() <= 500 {
+        return Ok(text.to_owned());
+    }
+    Err("a reason is one line of at most 500 bytes")
 }
 
 /// Runs the command.

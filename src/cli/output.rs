@@ -52,8 +52,8 @@ impl Failure {
             Exit::Usage
         } else {
             match code.class() {
-                Class::Denied | Class::Invalid | Class::Stale => Exit::No,
-                Class::Throttled | Class::Unavailable => Exit::NotNow,
+                Class::Denied | Class::Invalid => Exit::No,
+                Class::Stale | Class::Throttled | Class::Unavailable => Exit::NotNow,
             }
         };
         let hint = Some(code.remedy().to_owned());

@@ -163,8 +163,6 @@ codes! {
         "The CA backend returned another certificate than the one ordered; it was discarded. Mend the backend's configuration.";
     TimedOut = "TIMED_OUT", Unavailable, "DEADLINE_EXCEEDED",
         "The other side did not answer in time; try again.";
-    ShuttingDown = "SHUTTING_DOWN", Unavailable, "UNAVAILABLE",
-        "The server is stopping; try again.";
     Internal = "INTERNAL", Unavailable, "INTERNAL",
         "A defect of muster; report it with the correlation id.";
 
@@ -198,8 +196,6 @@ codes! {
         "Local commands are for root and the server's own user.";
     NotFound = "NOT_FOUND", Invalid, "-",
         "There is no such record; `ls` lists what there is.";
-    AuditChainBroken = "AUDIT_CHAIN_BROKEN", Invalid, "-",
-        "An audit record was changed, removed or added outside muster; compare with an exported copy.";
 }
 
 impl fmt::Display for Code {
