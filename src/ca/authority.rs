@@ -1,6 +1,6 @@
 //! The three authorities of one installation, their keys and certificates in a directory.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
@@ -15,6 +15,9 @@ use crate::domain::{KeyDigest, Lifetime, Timestamp, TrustDomain};
 
 /// How long an authority's own certificate lasts.
 const AUTHORITY_LIFETIME: Lifetime = Lifetime::from_days(3650);
+/// File name and title of each authority.
+const NAMES: [(&str, &str); 3] =
+    [("join-root", "join root"), ("node-ca", "node CA"), ("user-ca", "user CA")];
 /// Tolerated difference of clocks.
 const CLOCK_SKEW: Lifetime = Lifetime::from_seconds(60);
 
@@ -52,6 +55,11 @@ pub struct Authorities {
 }
 
 impl Authorities {
+    /// Whether the keys of all three are in `directory`.
+    pub fn exist(directory: &Path) -> bool {
+        NAMES.iter().all(|(name, _)| key_path(directory, name).exists())
+    }
+
     /// Opens the authorities in `directory`, or makes those that are not there yet.
     pub fn open_or_create(
         directory: &Path,
@@ -59,15 +67,15 @@ impl Authorities {
         passphrase: Option<&Passphrase>,
         now: Timestamp,
     ) -> Result<Self, KeyFileError> {
-        let open = |name: &str, title: &str| {
+        let [join_root, node_ca, user_ca] = NAMES.map(|(name, title)| {
             open_or_create(directory, name, title, trust_domain, passphrase, now)
-        };
-        Ok(Self {
-            join_root: open("join-root", "join root")?,
-            node_ca: open("node-ca", "node CA")?,
-            user_ca: open("user-ca", "user CA")?,
-        })
+        });
+        Ok(Self { join_root: join_root?, node_ca: node_ca?, user_ca: user_ca? })
     }
+}
+
+fn key_path(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!("{name}.key"))
 }
 
 fn open_or_create(
@@ -78,7 +86,7 @@ fn open_or_create(
     passphrase: Option<&Passphrase>,
     now: Timestamp,
 ) -> Result<Authority, KeyFileError> {
-    let key_path = directory.join(format!("{name}.key"));
+    let key_path = key_path(directory, name);
     let certificate_path = directory.join(format!("{name}.pem"));
     if !key_path.exists() {
         if certificate_path.exists() {

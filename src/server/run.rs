@@ -35,7 +35,7 @@ use crate::methods;
 use crate::policy::{Finding, FreshProof, PolicySet, Vocabulary};
 use crate::proto::join_service_server::JoinServiceServer;
 use crate::registry::Registry;
-use crate::store::{SqliteStore, Store, StoreUnavailable};
+use crate::store::{CommitError, Key, Put, SqliteStore, Store, StoreUnavailable, Transaction};
 
 /// How long tasks have to end; longer than open joins have.
 const STOP_TIMEOUT: Duration = Duration::from_secs(25);
@@ -229,12 +229,7 @@ async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, St
     let metrics = Arc::new(Metrics::default());
     metrics.policies.set(i64::try_from(policies.len()).unwrap_or(i64::MAX));
     let passphrase = config.passphrase_file.as_deref().map(Passphrase::from_file).transpose()?;
-    let authorities = Arc::new(Authorities::open_or_create(
-        &data.ca(),
-        data.trust_domain(),
-        passphrase.as_ref(),
-        clock.now(),
-    )?);
+    let authorities = open_authorities(&data, store.as_ref(), passphrase.as_ref(), clock).await?;
     let joins = Arc::new(JoinService {
         clock: clock.clone(),
         methods: methods::build(certificates),
@@ -247,6 +242,35 @@ async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, St
         join_root: authorities.join_root.certificate().clone(),
     });
     Ok(Foundation { data, store, audit, registry, authorities, vocabulary, joins, metrics })
+}
+
+/// Opens the authorities; they are made only if this installation never had any. A join root that is
+/// made anew would lock out every node that pinned the old one.
+async fn open_authorities(
+    data: &DataDirectory,
+    store: &dyn Store,
+    passphrase: Option<&Passphrase>,
+    clock: &Clock,
+) -> Result<Arc<Authorities>, StartError> {
+    let key = Key::new(["authority", "join-root"]);
+    let known = store.get(&key).await?;
+    if known.is_some() && !Authorities::exist(&data.ca()) {
+        return Err(UnusableDirectory(format!(
+            "{}: the authorities of this installation are gone; restore the directory",
+            data.ca().display()
+        ))
+        .into());
+    }
+    let (directory, domain) = (data.ca(), data.trust_domain());
+    let authorities = Authorities::open_or_create(&directory, domain, passphrase, clock.now())?;
+    if known.is_none() {
+        let value = authorities.join_root.key().to_string().into_bytes();
+        let put = Put { key, value, expires_at: None };
+        let transaction = Transaction { puts: vec![put], ..Transaction::default() };
+        let failed = |error: CommitError| StoreUnavailable(error.to_string());
+        store.commit(transaction).await.map_err(failed)?;
+    }
+    Ok(Arc::new(authorities))
 }
 
 async fn open_listeners(config: &Config, data: &DataDirectory) -> Result<Listeners, StartError> {

@@ -112,3 +112,17 @@ fn the_example_of_a_configuration_is_one() {
     command.arg("--config").arg(&file);
     assert_eq!(refused(command).failure(), (2, "CONFIGURATION_INVALID"));
 }
+
+#[test]
+fn authorities_that_are_gone_are_not_made_anew() {
+    let directory = prepared(POLICY);
+    let log = directory.path().join("server.log");
+    drop(Process::start(server(directory.path()), &log));
+    fs::rename(directory.path().join("data/ca"), directory.path().join("kept")).unwrap();
+
+    assert_eq!(refused(server(directory.path())).failure(), (2, "DATA_DIRECTORY_UNUSABLE"));
+
+    fs::remove_dir(directory.path().join("data/ca")).unwrap();
+    fs::rename(directory.path().join("kept"), directory.path().join("data/ca")).unwrap();
+    drop(Process::start(server(directory.path()), &log));
+}
