@@ -6,6 +6,7 @@ mod certificate;
 mod crowd;
 mod genuine;
 mod harness;
+mod patience;
 mod policies;
 mod secrets;
 mod socket;
