@@ -78,9 +78,6 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// The evidence that a stream may bring, in bytes.
-    pub const EVIDENCE_BYTES_MAX: usize = EVIDENCE_BYTES_MAX;
-
     /// Refuses evidence that the node key did not sign for this connection and challenge.
     pub(super) fn check_possession(&self, binding: &KeyBinding) -> Result<(), Stop> {
         if self.evidence.len() > EVIDENCE_BYTES_MAX || self.pop.len() > SIGNATURE_BYTES_MAX {

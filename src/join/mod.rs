@@ -15,7 +15,7 @@ use crate::ca::{CertificateAuthority, IssueError};
 use crate::clock::Clock;
 use crate::domain::{Code, CorrelationId, KeyBinding, Purpose, Serial, Timestamp, TrustDomain};
 use crate::methods::{self, JoinMethod};
-use crate::policy::{OrderRequest, PolicySet};
+use crate::policy::{DEFAULT_SLOT, OrderRequest, PolicySet};
 use crate::registry::{Change, Enrollment, Recorded, Registry};
 use crate::store::StoreUnavailable;
 
@@ -23,8 +23,6 @@ pub use attempt::{Attempt, InvalidStart, Start};
 pub use refusal::Refusal;
 use refusal::{Stop, Trace};
 
-/// The identity that a node gets where its policy names no other slot.
-const SLOT: &str = "default";
 /// How long a CA backend may take.
 const ISSUE_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -117,8 +115,8 @@ impl JoinService {
         // 3 gather: what is on record first, then the proof, then the instance.
         let (subject, epoch) = (candidates.claims().subject().clone(), candidates.claims().epoch());
         let key = start.public_key.digest();
-        let view = self.registry.view(&subject, SLOT, key).await?;
-        view.refuse_early(&subject, SLOT, epoch)?;
+        let view = self.registry.view(&subject, DEFAULT_SLOT, key).await?;
+        view.refuse_early(&subject, DEFAULT_SLOT, epoch)?;
         let needed = candidates.needed().clone();
         let facts = methods::gather(method.as_ref(), candidates.claims(), &binding, &needed)
             .instrument(info_span!("gather"))
@@ -142,7 +140,7 @@ impl JoinService {
         let correlation_id = self.audit.correlation_id(Class::Admission)?;
         let recorded = self
             .registry
-            .record(&approval, relies_on_grant, &trace.source, now, |enrollment, change| {
+            .record(&approval, view, relies_on_grant, &trace.source, now, |enrollment, change| {
                 self.audit.append(&trace.admission(enrollment, change, &correlation_id))
             })
             .instrument(info_span!("record"))
@@ -203,7 +201,7 @@ impl JoinService {
             public_key: attempt.start.public_key.clone(),
             trust_domain: self.trust_domain.clone(),
             issuer: self.authority.issuer(),
-            slot: SLOT.to_owned(),
+            slot: DEFAULT_SLOT.to_owned(),
             age_waived: waives_age,
             reserved_names: self.reserved_names.clone(),
         })

@@ -158,11 +158,13 @@ impl Registry {
 
     /// Records an approval: step 5 of a join.
     ///
+    /// `view` is what the decision was made on; it is read again only if it has changed since.
     /// `relies_on_grant` says that the approval waived the document's age because of an operator's
     /// grant. `audit` makes the record that becomes part of the transaction.
     pub async fn record(
         &self,
         approval: &Approval,
+        mut view: View,
         relies_on_grant: bool,
         source: &str,
         now: Timestamp,
@@ -171,7 +173,6 @@ impl Registry {
         let place = enrollment_key(approval.subject(), approval.slot());
         let key = approval.order().public_key.digest();
         for _ in 0..ATTEMPTS {
-            let view = self.view(approval.subject(), approval.slot(), key).await?;
             let change = rules::admit(&view, place.as_str(), approval, relies_on_grant, now)?;
             // A grant is good for one use: another key, or a document that is too old.
             let uses_grant = relies_on_grant || change == Change::Rebind;
@@ -187,7 +188,9 @@ impl Registry {
                     };
                     return Ok(Recorded::assertion(enrollment, version, change));
                 }
-                Err(CommitError::Conflict(_)) => {}
+                Err(CommitError::Conflict(_)) => {
+                    view = self.view(approval.subject(), approval.slot(), key).await?;
+                }
                 Err(CommitError::Unavailable(error)) => return Err(error.into()),
             }
         }
