@@ -168,6 +168,7 @@ fn failure(error: &StartError) -> Failure {
     let code = match error {
         StartError::DataDirectory(_) | StartError::Keys(_) => Code::DataDirectoryUnusable,
         StartError::Store(_) => Code::StoreUnavailable,
+        StartError::Authority(_) => Code::CaUnavailable,
         StartError::Tls(_) | StartError::Listen { .. } | StartError::ListenerCertificate(_) => {
             Code::ConfigurationInvalid
         }

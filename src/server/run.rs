@@ -27,7 +27,9 @@ use super::tasks;
 use super::tls::{self, ListenerCertificates, UnusableTls};
 use crate::audit::{Audit, Class, Outcome, Record};
 use crate::aws::RegionCertificates;
-use crate::ca::{Authorities, BuiltinCa, KeyFileError, Passphrase};
+use crate::ca::{
+    Authorities, BuiltinCa, CertificateAuthority, IssueError, KeyFileError, Passphrase,
+};
 use crate::clock::Clock;
 use crate::domain::{PolicyHash, TrustDomain};
 use crate::join::JoinService;
@@ -52,6 +54,9 @@ pub enum StartError {
     /// CA keys or the passphrase.
     #[error(transparent)]
     Keys(#[from] KeyFileError),
+    /// The CA backend does not sign.
+    #[error(transparent)]
+    Authority(#[from] IssueError),
     /// TLS of the listener.
     #[error(transparent)]
     Tls(#[from] UnusableTls),
@@ -230,13 +235,15 @@ async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, St
     metrics.policies.set(i64::try_from(policies.len()).unwrap_or(i64::MAX));
     let passphrase = config.passphrase_file.as_deref().map(Passphrase::from_file).transpose()?;
     let authorities = open_authorities(&data, store.as_ref(), passphrase.as_ref(), clock).await?;
+    let authority = Arc::new(BuiltinCa::new(Arc::clone(&authorities)));
+    authority.check().await?;
     let joins = Arc::new(JoinService {
         clock: clock.clone(),
         methods: methods::build(certificates),
         policies: RwLock::new(policies),
         registry: registry.clone(),
         audit: Arc::clone(&audit),
-        authority: Arc::new(BuiltinCa::new(Arc::clone(&authorities))),
+        authority,
         trust_domain: data.trust_domain().clone(),
         reserved_names: config.dns_names.clone(),
         join_root: authorities.join_root.certificate().clone(),
