@@ -15,8 +15,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("clock", &["domain"]),
     ("store", &["domain"]),
-    ("aws", &["domain"]),
-    ("methods", &["domain", "aws"]),
+    ("aws", &["domain", "clock"]),
+    ("methods", &["domain", "clock", "aws"]),
     ("policy", &["domain", "methods"]),
     ("registry", &["domain", "store", "policy"]),
     ("audit", &["domain", "clock", "store"]),
@@ -68,6 +68,14 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("rcgen", &["ca", "sim"]),
     ("axum", &["server", "sim"]),
     ("clap", &["cli"]),
+    ("aws_config", &["aws"]),
+    ("aws_sdk_sts", &["aws"]),
+    ("aws_sigv4", &["aws", "sim"]),
+    ("aws_credential_types", &["aws", "sim"]),
+    ("aws_smithy_http_client", &["aws"]),
+    ("aws_smithy_runtime_api", &["aws", "sim"]),
+    ("aws_smithy_types", &["aws", "sim"]),
+    ("quick_xml", &["aws", "sim"]),
 ];
 
 /// What the pure modules never name: files, network, clocks, threads, randomness, async runtimes.

@@ -3,14 +3,20 @@
 
 mod armour;
 mod ber;
+mod call;
 mod cms;
+mod endpoints;
+mod http;
 mod imds;
 mod json;
 mod regions;
 
 pub use armour::{InvalidArmour, message_of_text};
 pub use ber::InvalidBer;
+pub use call::{CallCounts, CallFailed, CallStatistics, Failure};
 pub use cms::{InvalidSignedData, MAX_SIGNED_DATA_BYTES, SignedContent, verify_signed_data};
+pub use endpoints::{EndpointKind, Endpoints, InvalidOverride, Service, host};
+pub use http::{Answer, AnswerLimits, AwsHttp, HttpSettings, NoAnswer, UnusableHttp};
 pub use imds::{Imds, ImdsSession, InvalidEndpoint, MetadataUnavailable};
 pub use json::{InvalidJson, Json};
 pub use regions::{CertificateSource, InvalidCertificates, RegionCertificate, RegionCertificates};

@@ -1,0 +1,224 @@
+//! HTTP towards AWS: the SDK's client with roots, proxy and limits from the configuration alone.
+//!
+//! Nothing here reads the environment: one line of it (`AWS_ENDPOINT_URL_STS`, `AWS_CA_BUNDLE`,
+//! `SSL_CERT_FILE`, `HTTPS_PROXY`) could otherwise answer "yes, that is this instance" for
+//! everybody (T75).
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aws_smithy_http_client::Connector;
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
+use aws_smithy_runtime_api::client::http::{
+    HttpConnector, SharedHttpClient, SharedHttpConnector, http_client_fn,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_types::body::SdkBody;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use http::{Request, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+/// How long a connection may take to be there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// The longest file of roots that is read.
+const ROOTS_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Where Debian, Fedora and their children, openSUSE and Alpine keep their roots.
+const SYSTEM_ROOTS: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// How AWS is reached.
+#[derive(Debug, Clone, Default)]
+pub struct HttpSettings {
+    /// A PEM file of roots instead of the system's.
+    pub roots_file: Option<PathBuf>,
+    /// A proxy for all calls, for example `http://proxy.example:3128`.
+    pub proxy: Option<String>,
+}
+
+/// Settings that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct UnusableHttp(String);
+
+/// The client; cheap to clone, with one pool of connections.
+#[derive(Clone)]
+pub struct AwsHttp {
+    connector: SharedHttpConnector,
+    roots: String,
+}
+
+/// An answer that came whole and within its limits.
+pub struct Answer {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The media type, lower case, without its parameters.
+    pub content_type: String,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// No answer, or none that is whole: an outage, never a denial.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoAnswer {
+    /// Nobody answered within the time.
+    #[error("no answer within {} s", .0.as_secs())]
+    TimedOut(Duration),
+    /// The connection failed, or ended in the middle of an answer.
+    #[error("{0}")]
+    Broken(String),
+    /// The answer is longer than any honest one.
+    #[error("the answer is longer than {0} bytes")]
+    TooLong(usize),
+}
+
+/// How long an answer may take, and how long it may be.
+#[derive(Debug, Clone, Copy)]
+pub struct AnswerLimits {
+    /// From the first byte sent to the last one received.
+    pub time: Duration,
+    /// Of the body, in bytes.
+    pub bytes: usize,
+}
+
+impl AwsHttp {
+    /// The client for these settings. Reads the file of roots now, and never again.
+    pub fn new(settings: &HttpSettings) -> Result<Self, UnusableHttp> {
+        let (roots, pem) = match &settings.roots_file {
+            Some(path) => roots_of(path)?,
+            None => SYSTEM_ROOTS
+                .iter()
+                .find_map(|path| roots_of(Path::new(path)).ok())
+                .ok_or_else(no_system_roots)?,
+        };
+        let trust = TrustStore::empty().with_pem_certificate(pem);
+        let context = TlsContext::builder()
+            .with_trust_store(trust)
+            .build()
+            .map_err(|error| UnusableHttp(format!("TLS towards AWS: {error}")))?;
+        let proxy = match &settings.proxy {
+            Some(url) => ProxyConfig::all(url).map_err(|error| {
+                UnusableHttp(format!("aws.proxy is not a proxy's address: {error}"))
+            })?,
+            None => ProxyConfig::disabled(),
+        };
+        let limits = aws_smithy_runtime_api::client::http::HttpConnectorSettings::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .build();
+        let connector = Connector::builder()
+            .connector_settings(limits)
+            .proxy_config(proxy)
+            .tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc))
+            .tls_context(context)
+            .build();
+        Ok(Self { connector: SharedHttpConnector::new(connector), roots })
+    }
+
+    /// The same client for the SDK's own service clients.
+    pub fn for_sdk(&self) -> SharedHttpClient {
+        let connector = self.connector.clone();
+        http_client_fn(move |_settings, _components| connector.clone())
+    }
+
+    /// Which roots are trusted, for the log.
+    pub fn roots(&self) -> &str {
+        &self.roots
+    }
+
+    /// Sends a request and reads its whole answer. Redirects are not followed: a 3xx is an answer
+    /// like any other.
+    pub async fn send(
+        &self,
+        request: Request<Vec<u8>>,
+        limits: AnswerLimits,
+    ) -> Result<Answer, NoAnswer> {
+        tokio::time::timeout(limits.time, self.exchange(request, limits.bytes))
+            .await
+            .map_err(|_| NoAnswer::TimedOut(limits.time))?
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<Vec<u8>>,
+        bytes_max: usize,
+    ) -> Result<Answer, NoAnswer> {
+        let request = HttpRequest::try_from(request.map(SdkBody::from))
+            .map_err(|error| NoAnswer::Broken(error.to_string()))?;
+        let response = self.connector.call(request).await.map_err(|error| broken(&error))?;
+        let response = response.try_into_http1x().map_err(|error| broken(&error))?;
+        let status = response.status();
+        let content_type = response.headers().get(header::CONTENT_TYPE);
+        let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let content_type = content_type.split(';').next().unwrap_or_default();
+        let content_type = content_type.trim().to_ascii_lowercase();
+        let body = Limited::new(response.into_body(), bytes_max).collect().await;
+        let body = body.map_err(|error| {
+            if error.is::<http_body_util::LengthLimitError>() {
+                NoAnswer::TooLong(bytes_max)
+            } else {
+                NoAnswer::Broken(chain(error.as_ref()))
+            }
+        })?;
+        Ok(Answer { status, content_type, body: body.to_bytes().to_vec() })
+    }
+}
+
+impl fmt::Debug for AwsHttp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AwsHttp").field("roots", &self.roots).finish_non_exhaustive()
+    }
+}
+
+fn broken(error: &(dyn std::error::Error + 'static)) -> NoAnswer {
+    NoAnswer::Broken(chain(error))
+}
+
+/// An error and its causes: the outermost one alone seldom says what happened.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn no_system_roots() -> UnusableHttp {
+    UnusableHttp(format!(
+        "no roots for TLS towards AWS: none of {} can be read; install ca-certificates or set \
+         aws.tls_roots",
+        SYSTEM_ROOTS.join(", ")
+    ))
+}
+
+/// The certificates of a file as PEM, without those that cannot be used: the SDK's client ends the
+/// process over one of them.
+fn roots_of(path: &Path) -> Result<(String, Vec<u8>), UnusableHttp> {
+    use std::io::Read;
+    let name = path.display();
+    let mut contents = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(ROOTS_BYTES_MAX).read_to_end(&mut contents))
+        .map_err(|error| UnusableHttp(format!("the roots in {name} cannot be read: {error}")))?;
+    let mut pem = Vec::new();
+    let mut count = 0_usize;
+    for certificate in CertificateDer::pem_slice_iter(&contents).flatten() {
+        if RootCertStore::empty().add(certificate.clone()).is_ok() {
+            let text = BASE64.encode(&certificate);
+            pem.extend_from_slice(b"-----BEGIN CERTIFICATE-----\n");
+            pem.extend_from_slice(text.as_bytes());
+            pem.extend_from_slice(b"\n-----END CERTIFICATE-----\n");
+            count += 1;
+        }
+    }
+    if count == 0 {
+        return Err(UnusableHttp(format!("{name} holds no certificate that can be a root")));
+    }
+    Ok((format!("{count} roots of {name}"), pem))
+}
