@@ -10,6 +10,7 @@ mod http;
 mod imds;
 mod json;
 mod regions;
+mod sts;
 
 pub use armour::{InvalidArmour, message_of_text};
 pub use ber::InvalidBer;
@@ -20,3 +21,7 @@ pub use http::{Answer, AnswerLimits, AwsHttp, HttpSettings, NoAnswer, UnusableHt
 pub use imds::{Imds, ImdsSession, InvalidEndpoint, MetadataUnavailable};
 pub use json::{InvalidJson, Json};
 pub use regions::{CertificateSource, InvalidCertificates, RegionCertificate, RegionCertificates};
+pub use sts::{
+    CallerIdentity, InvalidSignedRequest, SignedRequest, SigningFailed, Sts, TemporaryCredentials,
+    Verdict, account_of_access_key, read_caller_identity,
+};
