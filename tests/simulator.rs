@@ -46,10 +46,10 @@ async fn a_simulation_says_when_it_is_ready_and_ends_on_sigterm() {
     std::fs::write(directory.path().join("scenario.toml"), scenario).unwrap();
     let mut simulation = Simulation::start(&["--scenario", "scenario.toml"], directory.path());
     let ready = &simulation.ready;
-    assert_eq!(
-        (&ready["ready"], &ready["sts"], &ready["ec2"]),
-        (&true.into(), &Value::Null, &Value::Null)
-    );
+    assert_eq!(ready["ready"], true);
+    let endpoint = ready["sts"].as_str().unwrap();
+    assert!(endpoint.starts_with("http://127.0.0.1:"), "{endpoint}");
+    assert_eq!(ready["ec2"], endpoint);
     let written = directory.path().canonicalize().unwrap().join("sim");
     assert_eq!(ready["simulation"], written.to_str().unwrap());
 
@@ -62,6 +62,8 @@ async fn a_simulation_says_when_it_is_ready_and_ends_on_sigterm() {
     let description = std::fs::read(directory.path().join("sim/simulation.json")).unwrap();
     let description: Value = serde_json::from_slice(&description).unwrap();
     assert_eq!(description["certificates"], "certificates");
+    assert_eq!(description["sts"], ready["sts"]);
+    assert_eq!(description["credentials"], "server-credentials.json");
 
     let pid = Pid::from_child(&simulation.child);
     kill_process(pid, Signal::TERM).unwrap();
@@ -75,7 +77,11 @@ async fn a_simulation_says_when_it_is_ready_and_ends_on_sigterm() {
 fn other_addresses_and_broken_scenarios_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("broken.toml"), "[[instances]]\nx = 1\n").unwrap();
-    for arguments in [["--listen", "0.0.0.0:0"], ["--scenario", "broken.toml"]] {
+    for arguments in [
+        ["--listen", "0.0.0.0:0"],
+        ["--scenario", "broken.toml"],
+        ["--upstream", "http://192.0.2.1:5000"],
+    ] {
         let output = Command::new(env!("CARGO_BIN_EXE_muster"))
             .args(["sim", "--output", "json"])
             .args(arguments)

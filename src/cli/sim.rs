@@ -28,6 +28,8 @@ const SHOWN: usize = 10;
   muster server --simulation ./sim
 
 A scenario:
+  [server]
+  account = \"111122223333\"               # whose user the server is
   [[instances]]
   account = \"111122223333\"
   region = \"us-west-2\"
@@ -36,7 +38,16 @@ A scenario:
   instance_type = \"t3.micro\"
   pending_time = \"2026-01-02T03:04:05Z\"  # now unless given
   hop_limit = 1                          # 0: the metadata service never answers
-  # id = \"i-0123456789abcdef0\"           # made up unless given")]
+  state = \"running\"
+  visible_after = \"30s\"                  # EC2 knows it that late; at once unless given
+  instance_profile = \"web\"               # none unless given
+  tags = {Name = \"web\"}
+  # id = \"i-0123456789abcdef0\"           # made up unless given
+  [[roles]]
+  account = \"444455556666\"
+  name = \"muster-verifier\"
+  external_id = \"muster-example\"         # any unless given
+  trusted = [\"111122223333\"]             # the server's account unless given")]
 pub(super) struct Arguments {
     /// The instances, as TOML; three of them in two accounts unless given.
     #[arg(long, value_name = "FILE")]
@@ -44,6 +55,10 @@ pub(super) struct Arguments {
     /// Where the metadata services listen; loopback only.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
+    /// An emulator of AWS such as moto, on loopback, which gets every signed request that is not
+    /// answered here.
+    #[arg(long, value_name = "URL", value_parser = plain_http)]
+    upstream: Option<SocketAddr>,
     /// Where certificates and addresses are written for `muster server --simulation`.
     #[arg(long, value_name = "DIR", default_value = "sim")]
     out: PathBuf,
@@ -55,8 +70,8 @@ struct Announcement {
     ready: bool,
     simulation: PathBuf,
     imds: BTreeMap<String, String>,
-    sts: Option<String>,
-    ec2: Option<String>,
+    sts: String,
+    ec2: String,
     certificates_dir: PathBuf,
 }
 
@@ -73,7 +88,11 @@ pub(super) fn run(arguments: &Arguments, printer: Printer) -> Outcome {
             Scenario::parse(&text).map_err(|error| broken(error.to_string()))?
         }
     };
-    let simulator = Arc::new(Simulator::new(&scenario, Clock::system())?);
+    let mut simulator = Simulator::new(&scenario, Clock::system())?;
+    if let Some(upstream) = arguments.upstream {
+        simulator = simulator.with_upstream(upstream)?;
+    }
+    let simulator = Arc::new(simulator);
     let runtime =
         tokio::runtime::Runtime::new().map_err(|error| unusable("the runtime", &error))?;
     runtime.block_on(simulate(arguments, printer, simulator))
@@ -92,15 +111,16 @@ async fn simulate(arguments: &Arguments, printer: Printer, simulator: Arc<Simula
     // Absolute, so that a server that was started elsewhere finds it.
     let simulation =
         std::path::absolute(&arguments.out).map_err(|error| unusable("--out", &error))?;
-    let certificates_dir = simulator.write(&simulation)?;
+    let certificates_dir = simulator.write(&simulation, address)?;
     let imds = simulator
         .instances()
         .iter()
         .map(|instance| &instance.instance_id)
         .map(|id| (id.to_string(), format!("http://{address}/{id}")))
         .collect();
-    let ready =
-        Announcement { ready: true, simulation, imds, sts: None, ec2: None, certificates_dir };
+    let url = format!("http://{address}");
+    let (sts, ec2) = (url.clone(), url);
+    let ready = Announcement { ready: true, simulation, imds, sts, ec2, certificates_dir };
     printer.result(&ready, || ready.in_words());
     let until = async move {
         tokio::select! {
@@ -126,6 +146,13 @@ impl Announcement {
         let _infallible = write!(text, "Next: muster server --simulation {simulation}");
         text
     }
+}
+
+/// `http://ADDRESS:PORT`, and nothing else.
+fn plain_http(url: &str) -> Result<SocketAddr, String> {
+    url.strip_prefix("http://")
+        .and_then(|rest| rest.trim_end_matches('/').parse().ok())
+        .ok_or_else(|| "expected a URL such as http://127.0.0.1:5000".to_owned())
 }
 
 fn unusable(what: &str, error: &std::io::Error) -> Failure {

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use super::InstanceRecord;
 use crate::domain::{AccountId, InstanceId, Lifetime, Region, Timestamp};
 
 /// AWS signs three to four seconds after the start.
@@ -26,6 +27,8 @@ pub struct SimulatedInstance {
     pub pending_time: Timestamp,
     /// How many network hops an answer of its metadata service may take; none ever arrives with 0.
     pub hop_limit: u32,
+    /// What EC2 says of it beyond its document.
+    pub record: InstanceRecord,
 }
 
 impl SimulatedInstance {

@@ -1,4 +1,5 @@
-//! The simulated metadata service: IMDSv2 below `/<instance id>/`, session tokens enforced.
+//! The listener, and the simulated metadata service on it: IMDSv2 below `/<instance id>/`, session
+//! tokens enforced.
 
 use std::future::{Future, IntoFuture};
 use std::sync::Arc;
@@ -9,13 +10,16 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
+use serde::Serialize;
 use tokio::net::TcpListener;
 
-use super::{Machine, SimulationFailed, Simulator};
+use super::credentials::IDENTITY_ROLE_LIFE;
+use super::{Machine, SimulatedInstance, SimulationFailed, Simulator, api};
 use crate::domain::{Lifetime, Timestamp};
 
 /// AWS accepts 1 second to 6 hours.
 const MAX_TTL_SECONDS: u32 = 21_600;
+const IDENTITY_ROLE: &str = "meta-data/identity-credentials/ec2/security-credentials/ec2-instance";
 
 /// Serves every instance of the simulator until `until` is done. Refuses a listener that anybody
 /// but this machine could reach.
@@ -28,15 +32,16 @@ pub async fn serve(
     if !address.ip().is_loopback() {
         return Err(SimulationFailed::NotLoopback(address));
     }
-    let service = Arc::new(Service { simulator, tokens: Tokens::new()? });
+    let service = Arc::new(Service { simulator: simulator.clone(), tokens: Tokens::new()? });
     let router = Router::new()
         .route("/{instance}/latest/api/token", put(token))
         .route("/{instance}/latest/{*path}", get(read))
-        .with_state(service);
+        .with_state(service)
+        .merge(api::routes(simulator));
     // Not graceful: an instance without hops keeps its callers waiting for ever.
     tokio::select! {
         ended = axum::serve(listener, router).into_future() => {
-            ended.map_err(SimulationFailed::io("the metadata service"))
+            ended.map_err(SimulationFailed::io("the listener"))
         }
         () = until => Ok(()),
     }
@@ -99,6 +104,7 @@ fn answer(simulator: &Simulator, machine: &Machine, path: &str) -> Option<String
         "dynamic/instance-identity/document" => instance.json(),
         "dynamic/instance-identity/rsa2048" => machine.document(simulator)?,
         "dynamic/instance-identity/signature" => simulator.signer.signature(&instance.json())?,
+        IDENTITY_ROLE => identity_role(simulator, instance)?,
         "meta-data/instance-id" => instance.instance_id.to_string(),
         "meta-data/ami-id" => instance.image_id.clone(),
         "meta-data/instance-type" => instance.instance_type.clone(),
@@ -107,6 +113,32 @@ fn answer(simulator: &Simulator, machine: &Machine, path: &str) -> Option<String
         "meta-data/placement/availability-zone" => instance.availability_zone(),
         _ => return None,
     })
+}
+
+/// The credentials of the identity role, in AWS's form and order.
+fn identity_role(simulator: &Simulator, instance: &SimulatedInstance) -> Option<String> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Document<'a> {
+        code: &'a str,
+        last_updated: Timestamp,
+        r#type: &'a str,
+        access_key_id: &'a str,
+        secret_access_key: &'a str,
+        token: &'a str,
+        expiration: Timestamp,
+    }
+    let (credentials, since) = simulator.mint.identity_role(instance, simulator.clock.now())?;
+    let document = Document {
+        code: "Success",
+        last_updated: since,
+        r#type: "AWS-HMAC",
+        access_key_id: credentials.access_key_id(),
+        secret_access_key: credentials.secret_access_key(),
+        token: credentials.session_token()?,
+        expiration: since.plus(IDENTITY_ROLE_LIFE),
+    };
+    serde_json::to_string_pretty(&document).ok()
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

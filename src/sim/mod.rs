@@ -1,30 +1,54 @@
-//! A small simulator of EC2's metadata service, for the demo, the benchmarks and tests.
+//! A small simulator of EC2, its metadata service and STS, for the demo, the benchmarks and tests.
 //!
-//! It signs identity documents of any account and region with a key of its own, in the very shapes
+//! It checks signatures and roles for real, and knows no IAM policies. Everything else that AWS has
+//! it can leave to an emulator behind it. It signs identity documents of any account and region with a key of its own, in the very shapes
 //! of AWS. Nothing trusts that key unless it is told to: `muster server --simulation`, or
 //! `--certificates-dir`. It listens on loopback only.
 
+mod answer;
+mod api;
+mod calls;
+mod credentials;
 mod document;
+mod ec2;
+mod faults;
+mod form;
 mod imds;
+mod limits;
+mod record;
 mod scenario;
 mod signer;
+mod sigv4;
+mod sts;
+mod upstream;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use aws_credential_types::Credentials;
+use serde::Deserialize;
 use serde_json::json;
 
+pub use calls::{AccountCalls, Calls};
 pub use document::SimulatedInstance;
+pub use faults::{Fault, FaultKind};
 pub use imds::serve;
+pub use record::{InstanceRecord, InstanceState};
 pub use scenario::{InvalidScenario, Scenario};
 
 use crate::aws::RegionCertificates;
 use crate::clock::Clock;
 use crate::domain::{InstanceId, Region, Timestamp};
+use calls::Counter;
+use credentials::Mint;
+use faults::Faults;
+use limits::Limits;
+use scenario::{Settings, Span};
 use signer::Signer;
 
 /// Why a simulation did not begin.
@@ -53,10 +77,26 @@ impl SimulationFailed {
     }
 }
 
-/// Simulated instances and the key that signs their documents.
+/// A simulated service, apart from the metadata service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Service {
+    /// The Security Token Service.
+    Sts,
+    /// EC2.
+    Ec2,
+}
+
+/// Simulated instances, the cloud around them, and the keys of both.
 pub struct Simulator {
     signer: Signer,
+    mint: Mint,
     machines: RwLock<BTreeMap<String, Arc<Machine>>>,
+    settings: Settings,
+    limits: Limits,
+    counter: Counter,
+    faults: Faults,
+    upstream: Option<SocketAddr>,
     clock: Clock,
 }
 
@@ -64,9 +104,15 @@ pub struct Simulator {
 struct Machine {
     instance: SimulatedInstance,
     document: OnceLock<String>,
+    /// From when on EC2 knows the instance.
+    visible_from: Timestamp,
 }
 
 impl Machine {
+    fn is_visible(&self, region: &Region, now: Timestamp) -> bool {
+        self.instance.region == *region && self.visible_from <= now
+    }
+
     fn document(&self, simulator: &Simulator) -> Option<String> {
         if let Some(document) = self.document.get() {
             return Some(document.clone());
@@ -84,19 +130,43 @@ impl Simulator {
         let known = known.known_regions().keys().filter_map(|name| name.parse::<Region>().ok());
         let regions = known.chain(instances.iter().map(|instance| instance.region.clone()));
         let signer = Signer::new(regions).ok_or(SimulationFailed::Key)?;
-        let simulator = Self { signer, machines: RwLock::default(), clock };
+        let settings = scenario.settings();
+        let mint = Mint::new(settings.server_account.clone()).ok_or(SimulationFailed::Key)?;
+        let simulator = Self {
+            signer,
+            mint,
+            machines: RwLock::default(),
+            limits: Limits::new(settings.limits.clone()),
+            settings,
+            counter: Counter::default(),
+            faults: Faults::default(),
+            upstream: None,
+            clock,
+        };
         for instance in instances {
             simulator.start(instance);
         }
         Ok(simulator)
     }
 
+    /// With an emulator behind it, which gets what the simulator does not answer itself.
+    pub fn with_upstream(self, upstream: SocketAddr) -> Result<Self, SimulationFailed> {
+        if upstream.ip().is_loopback() {
+            Ok(Self { upstream: Some(upstream), ..self })
+        } else {
+            Err(SimulationFailed::NotLoopback(upstream))
+        }
+    }
+
     /// Starts an instance, or starts it anew if its id is known.
     pub fn start(&self, instance: SimulatedInstance) {
-        let machine = Machine { instance, document: OnceLock::new() };
-        let id = machine.instance.instance_id.to_string();
         let mut machines = self.machines.write().unwrap_or_else(PoisonError::into_inner);
-        machines.insert(id, Arc::new(machine));
+        let id = instance.instance_id.to_string();
+        let started = instance.pending_time.max(self.clock.now());
+        let visible_from = started.plus(Span::in_seconds(instance.record.visible_after));
+        let visible_from = machines.get(&id).map_or(visible_from, |known| known.visible_from);
+        machines
+            .insert(id, Arc::new(Machine { instance, document: OnceLock::new(), visible_from }));
     }
 
     /// Stops and starts an instance: its document gets this pending time. False if there is no
@@ -124,9 +194,50 @@ impl Simulator {
         self.signer.certificates()
     }
 
-    /// Writes what `muster server --simulation DIR` reads: `certificates/<region>.pem` and
-    /// `simulation.json`. Returns the directory of the certificates.
-    pub fn write(&self, directory: &Path) -> Result<PathBuf, SimulationFailed> {
+    /// Changes what EC2 says of an instance. False if there is no such instance.
+    pub fn change(&self, id: &InstanceId, change: impl FnOnce(&mut InstanceRecord)) -> bool {
+        let mut machines = self.machines.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(machine) = machines.get_mut(id.as_str()) else { return false };
+        let mut instance = machine.instance.clone();
+        change(&mut instance.record);
+        let changed = Machine {
+            instance,
+            document: machine.document.clone(),
+            visible_from: machine.visible_from,
+        };
+        *machine = Arc::new(changed);
+        true
+    }
+
+    /// What a service does from now on instead of answering; with nothing it answers again.
+    pub fn set_fault(&self, service: Service, fault: Option<Fault>) {
+        self.faults.set(service, fault);
+    }
+
+    /// What arrived until now.
+    pub fn calls(&self) -> Calls {
+        self.counter.calls()
+    }
+
+    /// The keys of the server's own user.
+    pub fn server_credentials(&self) -> Credentials {
+        self.mint.server()
+    }
+
+    /// What an instance gets now from its metadata service for its identity role.
+    pub fn identity_credentials(&self, id: &InstanceId) -> Option<Credentials> {
+        let machine = self.machine(id.as_str())?;
+        Some(self.mint.identity_role(&machine.instance, self.clock.now())?.0)
+    }
+
+    /// Writes what `muster server --simulation DIR` reads: `certificates/<region>.pem`,
+    /// `server-credentials.json`, and `simulation.json` with the address where the simulator is
+    /// served. Returns the directory of the certificates.
+    pub fn write(
+        &self,
+        directory: &Path,
+        address: SocketAddr,
+    ) -> Result<PathBuf, SimulationFailed> {
         let certificates = directory.join("certificates");
         let failed = |path: &Path| SimulationFailed::io(format!("`{}`", path.display()));
         fs::create_dir_all(&certificates).map_err(failed(&certificates))?;
@@ -134,16 +245,55 @@ impl Simulator {
             let path = certificates.join(format!("{region}.pem"));
             fs::write(&path, pem).map_err(failed(&path))?;
         }
+        let path = directory.join("server-credentials.json");
+        write_private(&path, &credentials_document(&self.mint.server())).map_err(failed(&path))?;
         let path = directory.join("simulation.json");
-        let description = json!({"certificates": "certificates", "sts": null, "ec2": null});
+        let url = format!("http://{address}");
+        let description = json!({
+            "certificates": "certificates",
+            "sts": url,
+            "ec2": url,
+            "credentials": "server-credentials.json",
+        });
         fs::write(&path, format!("{description}\n")).map_err(failed(&path))?;
         Ok(certificates)
+    }
+
+    /// An instance that EC2 knows by now in this region.
+    fn visible(&self, id: &str, region: &Region) -> Option<Arc<Machine>> {
+        let now = self.clock.now();
+        self.machine(id).filter(|machine| machine.is_visible(region, now))
+    }
+
+    fn all_visible(&self, region: &Region) -> Vec<Arc<Machine>> {
+        let now = self.clock.now();
+        let machines = self.machines.read().unwrap_or_else(PoisonError::into_inner);
+        machines.values().filter(|machine| machine.is_visible(region, now)).cloned().collect()
     }
 
     fn machine(&self, id: &str) -> Option<Arc<Machine>> {
         let machines = self.machines.read().unwrap_or_else(PoisonError::into_inner);
         machines.get(id).cloned()
     }
+}
+
+fn credentials_document(credentials: &Credentials) -> String {
+    let document = json!({
+        "access_key_id": credentials.access_key_id(),
+        "secret_access_key": credentials.secret_access_key(),
+        "session_token": credentials.session_token(),
+    });
+    format!("{document}\n")
+}
+
+/// Writes a file that nobody else may read, in place of one that anybody may have made.
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())
 }
 
 #[cfg(test)]

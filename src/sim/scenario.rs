@@ -1,26 +1,49 @@
-//! Which instances a simulation has: a strict TOML file.
+//! What a simulation has, instances above all: a strict TOML file.
+
+mod group;
+mod settings;
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
 
-use aws_lc_rs::digest::{Context, SHA256};
 use serde::Deserialize;
 
+pub(super) use group::tag_problem;
+pub(super) use settings::{Latency, Limit, LimitSettings, Role, Settings, Span, is_made_of};
+
 use super::SimulatedInstance;
-use crate::domain::{AccountId, InstanceId, Region, Timestamp};
+use crate::domain::Timestamp;
+use group::Group;
+use settings::Server;
 
 /// The most instances of one simulation.
 const MAX_INSTANCES: usize = 100_000;
 /// Without a scenario: two accounts, three instances.
 const DEFAULT: &str = r#"
+[server]
+account = "111122223333"
+
 [[instances]]
 account = "111122223333"
 region = "us-west-2"
 count = 2
+instance_profile = "web"
+tags = {Name = "web", environment = "example"}
 
 [[instances]]
 account = "444455556666"
 region = "eu-central-1"
+instance_profile = "worker"
+tags = {Name = "worker", environment = "example"}
+
+[[roles]]
+account = "111122223333"
+name = "muster-verifier"
+external_id = "muster-example"
+
+[[roles]]
+account = "444455556666"
+name = "muster-verifier"
+external_id = "muster-example"
 "#;
 
 /// A scenario that cannot be read.
@@ -29,14 +52,31 @@ pub enum InvalidScenario {
     /// Not the TOML of a scenario.
     #[error(transparent)]
     Toml(#[from] toml::de::Error),
-    /// Too many instances, or two of one id.
+    /// Too many instances, two of one id, or a name that AWS would not take.
     #[error("{0}")]
-    Instances(String),
+    Content(String),
 }
 
-/// The instances of a simulation.
+/// The instances of a simulation, and the cloud around them.
 ///
-/// ```toml
+/// Only `account` and `region` of instances, and `account` and `name` of roles, must be given.
+/// Spans are whole numbers with `ms`, `s`, `m` or `h`.
+///
+/// ```
+/// # muster::sim::Scenario::parse(r#"
+/// session_life = "1h"                     # cuts the sessions of roles short
+///
+/// [server]
+/// account = "111122223333"                # whose user the server is; this one unless given
+///
+/// [limits]                                # for each account and region; AWS's unless given
+/// sts = {bucket = 600, refill = 600}
+/// ec2 = {bucket = 100, refill = 20}
+///
+/// [latency]                               # none unless given
+/// sts = "20ms"
+/// ec2 = "150ms"
+///
 /// [[instances]]
 /// account = "111122223333"
 /// region = "us-west-2"
@@ -45,49 +85,42 @@ pub enum InvalidScenario {
 /// instance_type = "t3.micro"
 /// pending_time = "2026-01-02T03:04:05Z"   # now unless given
 /// hop_limit = 1                           # 0: the metadata service never answers
+/// v2_only = true
+/// state = "running"                       # pending, stopping, stopped, shutting-down, terminated
+/// launch_time = "2026-01-02T03:04:05Z"    # pending_time unless given
+/// visible_after = "30s"                   # EC2 knows it that long after its start; 0s unless given
+/// instance_profile = "web"                # none unless given
+/// auto_scaling_group = "web"              # none unless given
+/// tags = {Name = "web"}
+/// vpc = "vpc-0123456789abcdef0"
+/// subnet = "subnet-0123456789abcdef0"
+/// security_groups = ["sg-0123456789abcdef0"]
 ///
 /// [[instances]]
 /// account = "444455556666"
 /// region = "eu-central-1"
 /// id = "i-0123456789abcdef0"              # made up unless given
+///
+/// [[roles]]
+/// account = "444455556666"
+/// name = "muster-verifier"
+/// external_id = "muster-example"          # unless given, any will do
+/// trusted = ["111122223333"]              # the server's account unless given
+/// # "#).unwrap();
 /// ```
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
     instances: Vec<Group>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Group {
-    account: AccountId,
-    region: Region,
-    #[serde(default = "one")]
-    count: usize,
-    #[serde(default = "default_image")]
-    image: String,
-    #[serde(default = "default_type")]
-    instance_type: String,
-    id: Option<InstanceId>,
-    pending_time: Option<Timestamp>,
-    #[serde(default = "default_hop_limit")]
-    hop_limit: u32,
-}
-
-fn one() -> usize {
-    1
-}
-
-fn default_image() -> String {
-    "ami-0123456789abcdef0".to_owned()
-}
-
-fn default_type() -> String {
-    "t3.micro".to_owned()
-}
-
-fn default_hop_limit() -> u32 {
-    1
+    #[serde(default)]
+    server: Server,
+    #[serde(default)]
+    roles: Vec<Role>,
+    session_life: Option<Span>,
+    #[serde(default)]
+    limits: LimitSettings,
+    #[serde(default)]
+    latency: Latency,
 }
 
 impl Default for Scenario {
@@ -105,23 +138,26 @@ impl Scenario {
         let mut ids = BTreeSet::new();
         for group in &scenario.instances {
             count = count.saturating_add(group.count);
-            if group.id.is_some() && group.count != 1 {
-                let reason = "a group with `id` has one instance, so no other `count`";
-                return Err(InvalidScenario::Instances(reason.to_owned()));
-            }
-            for name in [&group.image, &group.instance_type] {
-                if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
-                    let reason = format!("`{name}` is not a name");
-                    return Err(InvalidScenario::Instances(reason));
-                }
+            if let Some(reason) = group.problem() {
+                return Err(InvalidScenario::Content(reason));
             }
             if let Some(id) = group.id.as_ref().filter(|id| !ids.insert((*id).clone())) {
-                return Err(InvalidScenario::Instances(format!("`{id}` stands twice")));
+                return Err(InvalidScenario::Content(format!("`{id}` stands twice")));
+            }
+        }
+        let mut roles = BTreeSet::new();
+        for role in &scenario.roles {
+            if let Some(reason) = role.problem() {
+                return Err(InvalidScenario::Content(reason));
+            }
+            if !roles.insert((&role.account, &role.name)) {
+                let reason = format!("the role `{}` of {} stands twice", role.name, role.account);
+                return Err(InvalidScenario::Content(reason));
             }
         }
         if count == 0 || count > MAX_INSTANCES {
             let reason = format!("expected 1 to {MAX_INSTANCES} instances, found {count}");
-            return Err(InvalidScenario::Instances(reason));
+            return Err(InvalidScenario::Content(reason));
         }
         Ok(scenario)
     }
@@ -130,30 +166,19 @@ impl Scenario {
     pub(super) fn instances(&self, now: Timestamp) -> Vec<SimulatedInstance> {
         let groups =
             self.instances.iter().flat_map(|group| std::iter::repeat_n(group, group.count));
-        groups
-            .zip(0_u32..)
-            .map(|(group, number)| SimulatedInstance {
-                account_id: group.account.clone(),
-                region: group.region.clone(),
-                instance_id: group.id.clone().unwrap_or_else(|| made_up_id(group, number)),
-                image_id: group.image.clone(),
-                instance_type: group.instance_type.clone(),
-                private_ip: Ipv4Addr::from_bits(0x0a00_0010 + number),
-                pending_time: group.pending_time.unwrap_or(now),
-                hop_limit: group.hop_limit,
-            })
-            .collect()
+        groups.zip(0_u32..).map(|(group, number)| group.instance(number, now)).collect()
     }
-}
 
-fn made_up_id(group: &Group, number: u32) -> InstanceId {
-    let mut hash = Context::new(&SHA256);
-    hash.update(group.account.as_str().as_bytes());
-    hash.update(group.region.as_str().as_bytes());
-    hash.update(&number.to_be_bytes());
-    let digits: String = hex::encode(hash.finish()).chars().take(17).collect();
-    #[expect(clippy::expect_used, reason = "17 hexadecimal digits, two lines above")]
-    format!("i-{digits}").parse().expect("an instance id")
+    /// Everything else.
+    pub(super) fn settings(&self) -> Settings {
+        Settings {
+            server_account: self.server.account.clone(),
+            roles: self.roles.clone(),
+            session_life: self.session_life.map(|span| span.0),
+            limits: self.limits.clone(),
+            latency: self.latency.clone(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -197,6 +222,17 @@ mod tests {
             "image = \"ami \\\" , \"",
             "id = \"i-x\"",
             "id = \"i-0123456789abcdef0\"\ncount = 2",
+            "state = \"asleep\"",
+            "instance_profile = \"a/b\"",
+            "vpc = \"<vpc>\"",
+            "visible_after = 30",
+            "tags = {\"aws:autoscaling:groupName\" = \"web\"}",
+            "[server]\naccount = \"1\"",
+            "[limits]\nec2 = {bucket = 1}",
+            "[latency]\niam = \"1s\"",
+            "[[roles]]\naccount = \"111122223333\"\nname = \"a:b\"",
+            "[[roles]]\naccount = \"111122223333\"\nname = \"a\"\nexternal_id = \"x\"",
+            "[[roles]]\naccount = \"111122223333\"\nname = \"a\"\n[[roles]]\naccount = \"111122223333\"\nname = \"a\"",
             "id = \"i-0123abcd\"\n[[instances]]\naccount = \"111122223333\"\nregion = \"us-west-2\"\nid = \"i-0123abcd\"",
         ] {
             assert!(with(wrong).is_err(), "{wrong}");

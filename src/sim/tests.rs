@@ -1,3 +1,7 @@
+mod cloud;
+mod corpus;
+mod faults;
+
 use super::*;
 use crate::aws::Imds;
 use crate::domain::Lifetime;
@@ -28,7 +32,7 @@ fn simulator(clock: &Clock) -> Arc<Simulator> {
 
 fn trust(simulator: &Simulator) -> RegionCertificates {
     let directory = tempfile::tempdir().unwrap();
-    let certificates = simulator.write(directory.path()).unwrap();
+    let certificates = simulator.write(directory.path(), "127.0.0.1:1".parse().unwrap()).unwrap();
     RegionCertificates::only_directory(&certificates).unwrap()
 }
 

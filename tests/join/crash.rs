@@ -17,7 +17,7 @@ use muster::registry::Recorded;
 use muster::store::SqliteStore;
 use rcgen::KeyPair;
 
-use super::world::{ALLOWED, Node, POLICIES, World, serial, simulator, start_of_story};
+use super::world::{ALLOWED, NOWHERE, Node, POLICIES, World, serial, simulator, start_of_story};
 
 /// How many nodes join in the storm.
 const STORM: u64 = 48;
@@ -111,7 +111,7 @@ fn open(directory: &Path, window: &str) -> World {
 
 /// Prepares nodes and the simulator's certificates, so that both processes have the same.
 fn prepare(directory: &Path, nodes: u64) {
-    simulator().write(directory).unwrap();
+    simulator().write(directory, NOWHERE).unwrap();
     for number in 0..nodes {
         let node = Node::new(ALLOWED, number);
         std::fs::write(directory.join(format!("{number}.document")), &node.document).unwrap();

@@ -1,5 +1,6 @@
 //! A server without its listeners, and nodes that join it.
 
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
 use std::sync::{Arc, OnceLock, RwLock};
 
@@ -14,7 +15,7 @@ use muster::join::{Admission, Attempt, JoinService, Refusal, Start};
 use muster::methods::{self, ec2};
 use muster::policy::{self, PolicyFile, PolicySet, Vocabulary};
 use muster::registry::{Enrollment, Registry};
-use muster::sim::{Scenario, SimulatedInstance, Simulator};
+use muster::sim::{InstanceRecord, Scenario, SimulatedInstance, Simulator};
 use muster::store::{MemoryStore, SqliteStore, Store};
 use rcgen::{KeyPair, PublicKeyData, SigningKey};
 
@@ -89,6 +90,9 @@ pub(crate) fn stores() -> Vec<(&'static str, Arc<dyn Store>, tempfile::TempDir)>
     ]
 }
 
+/// For simulators that are not served.
+pub(crate) const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1));
+
 /// One simulator for all stories: its key takes long to make and is never the point.
 pub(crate) fn simulator() -> &'static Simulator {
     static SIMULATOR: OnceLock<Simulator> = OnceLock::new();
@@ -104,7 +108,7 @@ pub(crate) fn start_of_story() -> Timestamp {
 
 fn certificates() -> RegionCertificates {
     let directory = tempfile::tempdir().unwrap();
-    let written = simulator().write(directory.path()).unwrap();
+    let written = simulator().write(directory.path(), NOWHERE).unwrap();
     RegionCertificates::only_directory(&written).unwrap()
 }
 
@@ -242,6 +246,7 @@ impl Node {
             private_ip: [10, 0, 0, 7].into(),
             pending_time: start_of_story().minus(Lifetime::from_minutes(2)),
             hop_limit: 1,
+            record: InstanceRecord::default(),
         })
     }
 
