@@ -72,9 +72,11 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("aws_sdk_sts", &["aws"]),
     ("aws_sigv4", &["aws", "sim"]),
     ("aws_credential_types", &["aws", "sim"]),
+    ("aws_smithy_async", &["aws"]),
     ("aws_smithy_http_client", &["aws"]),
     ("aws_smithy_runtime_api", &["aws", "sim"]),
     ("aws_smithy_types", &["aws", "sim"]),
+    ("moka", &["aws", "methods"]),
     ("quick_xml", &["aws", "sim"]),
 ];
 

@@ -5,10 +5,13 @@ mod armour;
 mod ber;
 mod call;
 mod cms;
+mod credentials;
+mod ec2;
 mod endpoints;
 mod http;
 mod imds;
 mod json;
+mod quote;
 mod regions;
 mod sts;
 
@@ -16,6 +19,11 @@ pub use armour::{InvalidArmour, message_of_text};
 pub use ber::InvalidBer;
 pub use call::{CallCounts, CallFailed, CallStatistics, Failure};
 pub use cms::{InvalidSignedData, MAX_SIGNED_DATA_BYTES, SignedContent, verify_signed_data};
+pub use credentials::{OwnCredentials, UnusableCredentials};
+pub use ec2::{
+    Descriptions, Ec2Client, InstanceDescription, InstanceState, InvalidDescriptions, LookUp,
+    MetadataOptions, Place, parse_descriptions,
+};
 pub use endpoints::{EndpointKind, Endpoints, InvalidOverride, Service, host};
 pub use http::{Answer, AnswerLimits, AwsHttp, HttpSettings, NoAnswer, UnusableHttp};
 pub use imds::{Imds, ImdsSession, InvalidEndpoint, MetadataUnavailable};
