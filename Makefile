@@ -12,7 +12,7 @@ demo: ## Shows the main job on this machine: joins, refusals, the audit log.
 	$(CARGO) build --locked
 	demo/run.sh $(TARGET)/debug/muster
 
-deps: ## Installs what the tests need beyond cargo (Debian packages); asks on a terminal.
+deps: ## Installs what the tests need beyond cargo (Debian packages, moto); asks on a terminal.
 	./scripts/install-test-tools
 
 test: deps ## Runs every test.
