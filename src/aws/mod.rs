@@ -21,7 +21,7 @@ pub use call::{CallCounts, CallFailed, CallStatistics, Failure};
 pub use cms::{InvalidSignedData, MAX_SIGNED_DATA_BYTES, SignedContent, verify_signed_data};
 pub use credentials::{OwnCredentials, UnusableCredentials};
 pub use ec2::{
-    Descriptions, Ec2Client, InstanceDescription, InstanceState, InvalidDescriptions, LookUp,
+    Descriptions, Ec2Client, InstanceDescription, InstanceState, InvalidDescriptions, LookUpBy,
     MetadataOptions, Place, parse_descriptions,
 };
 pub use endpoints::{EndpointKind, Endpoints, InvalidOverride, Service, host};

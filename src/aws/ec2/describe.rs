@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::answer::{self, Descriptions, NotAnswered, Reply};
 use super::bucket::Bucket;
-use super::{LookUp, Place, Scope};
+use super::{LookUpBy, Place, Scope};
 use crate::aws::credentials::{OwnCredentials, RoleRequest, RoleSessions, system_time};
 use crate::aws::{
     AnswerLimits, AwsHttp, CallFailed, CallStatistics, EndpointKind, Endpoints, Failure, Service,
@@ -245,8 +245,8 @@ fn unusable(detail: &str) -> CallFailed {
 
 fn role_of(scope: &Scope) -> Option<RoleRequest> {
     match &scope.by {
-        LookUp::Own => None,
-        LookUp::Role { arn, external_id } => Some(RoleRequest {
+        LookUpBy::Own => None,
+        LookUpBy::Role { arn, external_id } => Some(RoleRequest {
             partition: scope.place.partition,
             account: scope.place.account.clone(),
             region: scope.place.region.clone(),

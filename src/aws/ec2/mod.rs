@@ -57,7 +57,7 @@ pub struct Place {
 
 /// Who looks.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum LookUp {
+pub enum LookUpBy {
     /// The server itself: the instance is in its own account.
     Own,
     /// A role of the instance's account.
@@ -74,7 +74,7 @@ pub enum LookUp {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Scope {
     place: Place,
-    by: LookUp,
+    by: LookUpBy,
 }
 
 /// Asks EC2; cheap to clone.
@@ -107,7 +107,7 @@ impl Ec2Client {
     pub async fn describe(
         &self,
         place: &Place,
-        by: &LookUp,
+        by: &LookUpBy,
         instance: &InstanceId,
         started: Timestamp,
     ) -> Result<Option<InstanceDescription>, CallFailed> {
@@ -142,13 +142,13 @@ impl fmt::Debug for Ec2Client {
 
 /// The scope, if its parts agree: a role of another account would look into the wrong one
 /// (findings P8, R5).
-fn scope_of(place: &Place, by: &LookUp) -> Result<Scope, CallFailed> {
+fn scope_of(place: &Place, by: &LookUpBy) -> Result<Scope, CallFailed> {
     let Place { partition, account, region } = place;
     let forbidden = |detail| CallFailed::new(Service::Ec2, Failure::Forbidden, detail);
     if Partition::of_region(region) != *partition {
         return Err(forbidden(format!("{region} is not a region of partition {partition}")));
     }
-    if let LookUp::Role { arn, .. } = by {
+    if let LookUpBy::Role { arn, .. } = by {
         let prefix = format!("arn:{partition}:iam::{account}:role/");
         if arn.strip_prefix(&prefix).is_none_or(str::is_empty) {
             return Err(forbidden(format!("{arn} is not a role of account {account}")));

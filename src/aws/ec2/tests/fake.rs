@@ -89,7 +89,6 @@ pub(super) struct Fake {
     pub(super) endpoints: Endpoints,
     pub(super) statistics: Arc<CallStatistics>,
     pub(super) clock: Clock,
-    address: String,
 }
 
 impl Fake {
@@ -110,7 +109,7 @@ impl Fake {
         });
         let statistics = Arc::default();
         let clock = Clock::fixed(Timestamp::from_unix_seconds(NOW));
-        Self { state, gate, endpoints, statistics, clock, address }
+        Self { state, gate, endpoints, statistics, clock }
     }
 
     pub(super) fn client(&self) -> Ec2Client {
@@ -124,7 +123,7 @@ impl Fake {
         )
     }
 
-    pub(super) fn edit(&self, edit: impl FnOnce(&mut State)) {
+    pub(super) fn edit<T>(&self, edit: impl FnOnce(&mut State) -> T) {
         edit(&mut self.state.lock().unwrap());
     }
 
@@ -149,10 +148,6 @@ impl Fake {
         while self.ec2().len() < calls {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-    }
-
-    pub(super) fn host(&self) -> &str {
-        self.address.trim_start_matches("http://")
     }
 }
 
