@@ -107,10 +107,12 @@ pub(super) async fn answer(
     }
 }
 
+/// What the simulator answers itself. So it does what names no action: nobody is to guess one.
 fn is_emulated(service: Service, action: Option<&str>) -> bool {
-    match service {
-        Service::Sts => matches!(action, Some("GetCallerIdentity" | "AssumeRole")),
-        Service::Ec2 => action == Some("DescribeInstances"),
+    match (service, action) {
+        (_, None) => true,
+        (Service::Sts, Some(action)) => matches!(action, "GetCallerIdentity" | "AssumeRole"),
+        (Service::Ec2, Some(action)) => action == "DescribeInstances",
     }
 }
 
@@ -124,8 +126,10 @@ fn emulate(
     if !simulator.limits.admits(service, &signed.principal.account, &signed.region, now) {
         return Err(throttled(service));
     }
-    let form = call.form.as_ref();
-    let form = form.ok_or_else(|| Refused::new(400, "MalformedQueryString", "not a form"))?;
+    let malformed = || Refused::new(400, "MalformedQueryString", "The body is not a form");
+    let form = call.form.as_ref().ok_or_else(malformed)?;
+    let no_action = || Refused::new(400, "MissingAction", "The request has no Action");
+    let action = form.get("Action").ok_or_else(no_action)?;
     let version = match service {
         Service::Sts => "2011-06-15",
         Service::Ec2 => "2016-11-15",
@@ -134,14 +138,14 @@ fn emulate(
         let message = format!("The simulator knows version {version} only");
         return Err(Refused::new(400, "InvalidAction", message));
     }
-    match call.action() {
-        Some("AssumeRole") => sts::assume_role(simulator, signed, form),
-        Some("DescribeInstances") => {
+    match action {
+        "AssumeRole" => sts::assume_role(simulator, signed, form),
+        "DescribeInstances" => {
             let (answer, count) = ec2::describe_instances(simulator, signed, form)?;
             simulator.counter.described(count);
             Ok(answer)
         }
-        Some(_) | None => Ok(sts::get_caller_identity(signed, call.style)),
+        _ => Ok(sts::get_caller_identity(signed, call.style)),
     }
 }
 

@@ -61,8 +61,8 @@ impl<'a> Authorization<'a> {
         };
         Self::parse(text).ok_or_else(|| {
             incomplete(
-                "Authorization header requires Credential, SignedHeaders and Signature, \
-                        in the form and order of AWS4-HMAC-SHA256",
+                "Authorization header requires Credential, SignedHeaders and Signature, in the \
+                 form and order of AWS4-HMAC-SHA256",
             )
         })
     }
@@ -71,7 +71,7 @@ impl<'a> Authorization<'a> {
         let mut parts = text.strip_prefix(ALGORITHM)?.split(',');
         let mut part = |name: &str| parts.next()?.trim_start_matches(' ').strip_prefix(name);
         let mut scope = part("Credential=")?.split('/');
-        let mut signed_headers = part("SignedHeaders=")?.split(';');
+        let signed_headers: Vec<&str> = part("SignedHeaders=")?.split(';').collect();
         let signature = part("Signature=")?;
         let is_complete = parts.next().is_none();
         let (key_id, date, region, service, end) =
@@ -89,10 +89,8 @@ impl<'a> Authorization<'a> {
             && signature.len() == 64
             && signature.bytes().all(is_hex)
             // Sorted, and so none twice: the signature is over this order.
-            && signed_headers.clone().is_sorted_by(|a, b| a < b)
-            && signed_headers.all(is_header_name);
-        let signed_headers = text.split("SignedHeaders=").nth(1)?.split(',').next()?;
-        let signed_headers = signed_headers.split(';').collect();
+            && signed_headers.is_sorted_by(|a, b| a < b)
+            && signed_headers.iter().all(|name| is_header_name(name));
         is_right.then_some(Self { key_id, date, region, service, signed_headers, signature })
     }
 }

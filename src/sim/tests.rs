@@ -1,6 +1,7 @@
 mod cloud;
 mod corpus;
 mod faults;
+mod upstream;
 
 use super::*;
 use crate::aws::Imds;

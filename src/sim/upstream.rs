@@ -50,10 +50,13 @@ pub(super) async fn forward(
         Refused::new(503, "ServiceUnavailable", "The emulator behind the simulator did not answer.")
     };
     let account = HeaderValue::from_str(signed.principal.account.as_str());
-    parts.headers.insert(ACCOUNT, account.map_err(|_| unavailable())?);
-    for name in HOP_BY_HOP {
+    // To WSGI `x_moto_account_id` is the same header.
+    let with_underscore: Vec<_> =
+        parts.headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
+    for name in HOP_BY_HOP.into_iter().chain(with_underscore) {
         parts.headers.remove(name);
     }
+    parts.headers.insert(ACCOUNT, account.map_err(|_| unavailable())?);
     parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     let request = Request::from_parts(parts, Full::new(body));
     let response = exchange(upstream, request).await.map_err(|_| unavailable())?;

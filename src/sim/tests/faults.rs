@@ -87,6 +87,18 @@ async fn a_slow_answer_is_right_and_late() {
     assert_eq!(start.elapsed(), std::time::Duration::from_secs(30));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_scenario_makes_a_service_slow() {
+    let text = format!("[latency]\nec2 = \"250ms\"\n{SCENARIO}");
+    let scenario = Scenario::parse(&text).unwrap();
+    let simulator = Arc::new(Simulator::new(&scenario, Clock::fixed(NOW)).unwrap());
+    let start = tokio::time::Instant::now();
+    assert_eq!(answered(&simulator, "sts", BODY).await.0, 200);
+    assert_eq!(start.elapsed(), std::time::Duration::ZERO);
+    assert_eq!(answered(&simulator, "ec2", DESCRIBE).await.0, 200);
+    assert_eq!(start.elapsed(), std::time::Duration::from_millis(250));
+}
+
 #[tokio::test]
 async fn quotas_are_kept_and_refusals_counted() {
     let text = format!("[limits]\nsts = {{bucket = 2, refill = 1}}\n{SCENARIO}");
