@@ -1,8 +1,5 @@
 //! `muster policy explain`: claims that differ in one field are explained by that field, with file,
-//! line and column (acceptance 5 of part 1). Generated from what the methods declare.
-//!
-//! Fields that need a look at the instance cannot be loaded before look-ups come; they are tested
-//! beside the evaluator, in `src/policy/tests/explanations.rs`.
+//! line and column; so are facts of the instance. Generated from what the methods declare.
 
 #![expect(
     clippy::unwrap_used,
@@ -150,6 +147,114 @@ fn an_absent_claim_is_explained_too() {
         claims[field.reads] = Value::Null;
         let (exit, explained) = explain(directory.path(), &claims, &[]);
         assert_eq!((exit, &explained["field"]), (Some(1), &json!(field.name)));
+    }
+}
+
+/// How the rule asks for what `instance` has, and values that do not match.
+fn fact_condition(field: &Field) -> (&'static str, Vec<Value>) {
+    match field.name {
+        "instance_profile" => ("web-*", vec![json!("db-1"), json!("web-/x"), json!("")]),
+        "tags" => (
+            "{Tier: [web, api], Owner: present, Quarantine: absent}",
+            vec![
+                json!({"Tier": "db", "Owner": "x"}),
+                json!({"Tier": "web"}),
+                json!({"tier": "web", "Owner": "x"}),
+                json!({"Tier": "web", "Owner": "x", "Quarantine": ""}),
+                json!({"Tier": "*", "Owner": "x"}),
+                json!({}),
+            ],
+        ),
+        "vpc" => ("[vpc-0123456789abcdef0]", vec![json!("vpc-0123456789abcdef1")]),
+        "subnet" => ("[subnet-0123456789abcdef0]", vec![json!("subnet-0")]),
+        "security_groups" => ("[sg-0123456789abcdef0]", vec![json!([]), json!(["sg-1"])]),
+        "auto_scaling_group" => ("web-*", vec![json!("db-asg")]),
+        "imds" => (
+            "{v2_only: true, max_hop_limit: 1}",
+            vec![
+                json!({"v2_only": false, "hop_limit": 1}),
+                json!({"v2_only": true, "hop_limit": 2}),
+            ],
+        ),
+        "launched_within" => ("1h", vec![json!("2026-06-01T10:59:59Z")]),
+        other => panic!("the fact `{other}` is new: say here how it is written"),
+    }
+}
+
+fn instance() -> Value {
+    json!({
+        "state": "running", "instance_profile": "web-1",
+        "tags": {"Tier": "web", "Owner": "x"}, "vpc": "vpc-0123456789abcdef0",
+        "subnet": "subnet-0123456789abcdef0",
+        "security_groups": ["sg-0a0a0a0a", "sg-0123456789abcdef0"],
+        "auto_scaling_group": "web-asg", "launch_time": "2026-06-01T11:50:00Z",
+        "imds": {"v2_only": true, "hop_limit": 1},
+    })
+}
+
+fn fact_fields() -> impl Iterator<Item = &'static Field> {
+    ALL.iter().flat_map(|method| method.fields).filter(|field| field.source == Source::Instance)
+}
+
+fn every_fact() -> tempfile::TempDir {
+    let lines =
+        fact_fields().map(|field| format!("      {}: {}\n", field.name, fact_condition(field).0));
+    let (directory, text) = set(&format!("{RULE}{}", lines.collect::<String>()));
+    let text = text.replace("{look_up: none}", "{look_up: own}");
+    std::fs::write(directory.path().join("web.yaml"), text).unwrap();
+    directory
+}
+
+fn explain_instance(directory: &Path, instance: &Value, proof: &str) -> (Option<i32>, Value) {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(instance.to_string().as_bytes()).unwrap();
+    let file = file.path().to_str().unwrap();
+    explain(directory, &claims(), &["--instance", file, "--proof", proof])
+}
+
+#[test]
+fn every_fact_of_the_instance_is_explained_by_its_field() {
+    let directory = every_fact();
+    let (exit, explained) = explain_instance(directory.path(), &instance(), "proven");
+    assert_eq!((exit, &explained["outcome"]), (Some(0), &json!("admitted")), "{explained:#}");
+    let (exit, explained) = explain_instance(directory.path(), &instance(), "none");
+    assert_eq!((exit, &explained["outcome"]), (Some(1), &json!("refused")));
+    assert_eq!(explained["field"], "fresh_proof");
+    for field in fact_fields() {
+        let mut instance = instance();
+        for wrong in fact_condition(field).1.into_iter().chain([Value::Null]) {
+            instance[field.reads] = wrong;
+            let (exit, explained) = explain_instance(directory.path(), &instance, "proven");
+            assert_eq!((exit, &explained["outcome"]), (Some(1), &json!("refused")), "{explained}");
+            assert_eq!(explained["field"], field.name, "{instance}");
+        }
+    }
+}
+
+// I11: what nobody read is not what the instance does not have.
+#[test]
+fn a_fact_that_is_missing_is_needed() {
+    let directory = every_fact();
+    for field in fact_fields() {
+        let mut instance = instance();
+        instance.as_object_mut().unwrap().remove(field.reads);
+        let (exit, explained) = explain_instance(directory.path(), &instance, "proven");
+        assert_eq!((exit, &explained["outcome"]), (Some(1), &json!("needs_facts")));
+        assert_eq!(explained["field"], field.name);
+    }
+    let (exit, explained) = explain(directory.path(), &claims(), &[]);
+    assert_eq!((exit, &explained["outcome"]), (Some(1), &json!("needs_facts")));
+}
+
+#[test]
+fn an_instance_that_does_not_run_is_refused() {
+    let directory = every_fact();
+    for (state, exits) in [("pending", 0), ("running", 0), ("stopping", 1), ("terminated", 1)] {
+        let mut instance = instance();
+        instance["state"] = json!(state);
+        let (exit, explained) = explain_instance(directory.path(), &instance, "proven");
+        assert_eq!(exit, Some(exits), "{state}");
+        assert_eq!(explained["field"] == "state", exits == 1, "{explained}");
     }
 }
 

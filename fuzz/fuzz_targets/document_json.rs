@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use muster::aws::{Json, RegionCertificates};
 use muster::domain::{KeyBinding, PublicKey, Purpose, Timestamp};
-use muster::methods::JoinMethod;
+use muster::methods::{JoinMethod, Presented};
 use muster::methods::ec2::{Ec2, IdentityDocument};
 use rcgen::PublicKeyData;
 
@@ -17,7 +17,9 @@ mod forge;
 
 static METHOD: LazyLock<Ec2> = LazyLock::new(|| {
     let directory = forge::AWS.directory.path();
-    Ec2::new(RegionCertificates::only_directory(directory).expect("the forge's certificate"))
+    let certificates =
+        RegionCertificates::only_directory(directory).expect("the forge's certificate");
+    Ec2::new(forge::sources(certificates))
 });
 
 static BINDING: LazyLock<KeyBinding> = LazyLock::new(|| {
@@ -31,7 +33,8 @@ fuzz_target!(|input: &[u8]| {
     let lenient = serde_json::from_slice::<serde_json::Value>(input);
     assert!(strict.is_err() || lenient.is_ok(), "strict JSON is JSON");
     let now = Timestamp::from_unix_seconds(1_800_000_000);
-    let _answer = METHOD.verify(input, &BINDING, now);
+    let presented = Presented { evidence: input, binding: &BINDING, source: None, now };
+    let _answer = METHOD.verify(&presented);
     let Some(content) = std::str::from_utf8(input).ok().filter(|text| text.len() < 12_000) else {
         return;
     };

@@ -8,12 +8,12 @@ use serde_json::Value;
 use tokio::time::{sleep, timeout};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
+use super::attester::{Ec2Attester, IdentityRole};
 use super::state::{InstanceIdentity, Joined, NodeKey, StateDirectory};
-use crate::aws::Imds;
+use crate::aws::{Imds, MetadataUnavailable};
 use crate::client::{Connection, Endpoint, JoinError, Request, ServerTrust};
 use crate::clock::{Clock, Stopwatch};
 use crate::domain::{Class, Code, Timestamp};
-use crate::methods::ec2;
 use crate::proto::JoinResult;
 
 /// The first pause after an outage, and the longest.
@@ -88,10 +88,11 @@ async fn attempt(
     clock: &Clock,
     report: &(dyn Fn(&str) + Sync),
 ) -> Result<Value, JoinError> {
-    let metadata = |error: crate::aws::MetadataUnavailable| local(error.code(), &error);
+    let metadata = |error: MetadataUnavailable| local(error.code(), &error);
     let session = options.imds.session().await.map_err(metadata)?;
     let instance_id = session.instance_id().await.map_err(metadata)?;
     let document = session.rsa2048_document().await.map_err(metadata)?;
+    let identity_role = IdentityRole::read(&session).await;
     // State that belongs to another instance is set aside before the server is asked (T62).
     let identity = InstanceIdentity { instance_id };
     let state = StateDirectory::open(&options.state, &identity, clock.now())
@@ -101,17 +102,16 @@ async fn attempt(
     }
     let key = state.key().map_err(|error| local(Code::StateUnusable, &error))?;
     let connection = Connection::open(&options.server, &options.trust).await?;
-    let evidence = ec2::evidence(&document);
     let facts = format!("muster/{} instance={}", env!("CARGO_PKG_VERSION"), identity.instance_id);
     let request = Request {
         policy: &options.policy,
         method: "ec2",
         public_key: key.public_key(),
         facts: &facts,
-        evidence: &evidence,
     };
-    let sign = |message: &[u8]| key.sign(message).map_err(|error| local(Code::Internal, &error));
-    let result = connection.join(&request, sign).await?;
+    let attester = Ec2Attester::new(document, identity_role, &key, clock);
+    let result = connection.join(&request, &attester).await;
+    let result = result.map_err(|error| attester.explain(error))?;
     let record = accept(&result, &key, clock.now())
         .map_err(|problem| JoinError::rejected(Code::ResultRejected, problem))?;
     let joined = Joined {
@@ -124,7 +124,7 @@ async fn attempt(
     Ok(record)
 }
 
-fn local(code: Code, error: &dyn std::fmt::Display) -> JoinError {
+pub(super) fn local(code: Code, error: &dyn std::fmt::Display) -> JoinError {
     JoinError::rejected(code, error.to_string())
 }
 

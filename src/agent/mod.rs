@@ -1,5 +1,6 @@
 //! The node side: gather evidence, join, keep the result on disk.
 
+mod attester;
 mod join;
 mod state;
 

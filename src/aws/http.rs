@@ -102,11 +102,24 @@ impl AwsHttp {
                 .ok_or_else(no_system_roots)?,
         };
         let trust = TrustStore::empty().with_pem_certificate(pem);
+        Self::with_trust(trust, roots, settings.proxy.as_deref())
+    }
+
+    /// A client that trusts no certificate at all: for a simulator on this machine.
+    pub fn plain() -> Result<Self, UnusableHttp> {
+        Self::with_trust(TrustStore::empty(), "none".to_owned(), None)
+    }
+
+    fn with_trust(
+        trust: TrustStore,
+        roots: String,
+        proxy: Option<&str>,
+    ) -> Result<Self, UnusableHttp> {
         let context = TlsContext::builder()
             .with_trust_store(trust)
             .build()
             .map_err(|error| UnusableHttp(format!("TLS towards AWS: {error}")))?;
-        let proxy = match &settings.proxy {
+        let proxy = match proxy {
             Some(url) => ProxyConfig::all(url).map_err(|error| {
                 UnusableHttp(format!("aws.proxy is not a proxy's address: {error}"))
             })?,

@@ -12,13 +12,18 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use zeroize::Zeroize;
 
-use crate::domain::{Code, InstanceId};
+use super::{Json, TemporaryCredentials};
+use crate::domain::{Code, InstanceId, Region};
 
 /// The link-local address of every instance; `[fd00:ec2::254]` is the one for IPv6.
 const DEFAULT_HOST: &str = "169.254.169.254";
 const TOKEN_PATH: &str = "/latest/api/token";
 const DOCUMENT_PATH: &str = "/latest/dynamic/instance-identity/rsa2048";
+const IDENTITY_CREDENTIALS_PATH: &str =
+    "/latest/meta-data/identity-credentials/ec2/security-credentials/ec2-instance";
+const REGION_PATH: &str = "/latest/meta-data/placement/region";
 const INSTANCE_ID_PATH: &str = "/latest/meta-data/instance-id";
 const TOKEN: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token");
 const TOKEN_TTL: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token-ttl-seconds");
@@ -155,12 +160,39 @@ impl ImdsSession<'_> {
         self.read(DOCUMENT_PATH).await
     }
 
+    /// The credentials of the instance identity role, which every instance has without any set-up in
+    /// IAM.
+    pub async fn identity_credentials(&self) -> Result<TemporaryCredentials, MetadataUnavailable> {
+        let mut text = self.read(IDENTITY_CREDENTIALS_PATH).await?;
+        let members = Json::parse(text.as_bytes()).ok().and_then(Json::into_object);
+        text.zeroize();
+        let mut members = members.unwrap_or_default();
+        let mut take = |name| match members.remove(name) {
+            Some(Json::Text(text)) => Some(text),
+            _ => None,
+        };
+        let parts = (take("AccessKeyId"), take("SecretAccessKey"), take("Token"));
+        let (Some(access_key_id), Some(secret_access_key), Some(session_token)) = parts else {
+            let what = format!("its {IDENTITY_CREDENTIALS_PATH} holds no credentials");
+            return Err(self.imds.failed(&what));
+        };
+        Ok(TemporaryCredentials { access_key_id, secret_access_key, session_token })
+    }
+
     /// Which instance this is.
     pub async fn instance_id(&self) -> Result<InstanceId, MetadataUnavailable> {
         let text = self.read(INSTANCE_ID_PATH).await?;
         text.trim().parse().map_err(|error| {
             self.imds.failed(&format!("its {INSTANCE_ID_PATH} is no instance id: {error}"))
         })
+    }
+
+    /// Where the instance runs.
+    pub async fn region(&self) -> Result<Region, MetadataUnavailable> {
+        let text = self.read(REGION_PATH).await?;
+        text.trim()
+            .parse()
+            .map_err(|error| self.imds.failed(&format!("its {REGION_PATH} is no region: {error}")))
     }
 
     async fn read(&self, path: &str) -> Result<String, MetadataUnavailable> {

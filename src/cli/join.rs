@@ -1,5 +1,6 @@
 //! `muster join`: joins this machine once.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -69,7 +70,8 @@ pub(super) fn run(arguments: JoinArguments, printer: Printer) -> Outcome {
         timeout: Duration::from_secs(seconds),
     };
     let clock = Clock::system();
-    let report = |words: &str| eprintln!("muster join: {words}");
+    // Whoever closed stderr wants to hear nothing, not to end the join.
+    let report = |words: &str| drop(writeln!(std::io::stderr(), "muster join: {words}"));
     let record = runtime()?.block_on(join(&options, &clock, &report)).map_err(|error| {
         let mut failure = Failure::new(error.code, error.message);
         failure.hint = error.hint.or(failure.hint);

@@ -1,5 +1,6 @@
 //! `muster server`: runs the join service.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -102,7 +103,9 @@ pub(super) fn run(arguments: ServerArguments, printer: Printer) -> Outcome {
     let config = Config::load(run.config.as_deref(), flags)
         .map_err(|error| Failure::new(Code::ConfigurationInvalid, error.to_string()))?;
     if config.simulation.is_some() {
-        write_banner();
+        write_banner("SIMULATION: documents of a simulator are believed, not AWS's.");
+    } else if config.cloud.is_insecure() {
+        write_banner("INSECURE ENDPOINTS: whoever is between can vouch for any instance.");
     }
     raise_descriptor_limit();
     runtime()?.block_on(async {
@@ -139,10 +142,8 @@ fn raise_descriptor_limit() {
     }
 }
 
-fn write_banner() {
-    eprintln!(
-        "*** SIMULATION: documents of a simulator are believed, not AWS's. Never for real nodes. ***"
-    );
+fn write_banner(what: &str) {
+    let _closed = writeln!(std::io::stderr(), "*** {what} Never for real nodes. ***");
 }
 
 async fn wait_for_end() -> Result<(), Failure> {
@@ -172,7 +173,7 @@ fn failure(error: &StartError) -> Failure {
         StartError::Tls(_) | StartError::Listen { .. } | StartError::ListenerCertificate(_) => {
             Code::ConfigurationInvalid
         }
-        StartError::Certificates(_) => Code::CertificatesInvalid,
+        StartError::Cloud(_) => Code::ConfigurationInvalid,
         StartError::PolicyFiles(_) => Code::FileUnreadable,
         StartError::Policies { .. } => Code::PolicySetInvalid,
     };
@@ -181,17 +182,26 @@ fn failure(error: &StartError) -> Failure {
 
 fn start_logging(format: LogFormat, filter: &str) -> Result<(), Failure> {
     use std::io::IsTerminal;
-    use tracing_subscriber::EnvFilter;
+    use tracing_subscriber::filter::{EnvFilter, FilterExt, FilterFn};
+    use tracing_subscriber::layer::{Layer, SubscriberExt};
+    use tracing_subscriber::util::SubscriberInitExt;
     let filter = EnvFilter::try_new(filter)
         .map_err(|error| Failure::new(Code::ConfigurationInvalid, format!("--log: {error}")))?;
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let filter = filter.and(FilterFn::new(tells_no_secret));
+    let logs = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    // A second start in one process keeps the first logger.
-    let _kept = match format {
-        LogFormat::Text => logs.try_init(),
-        LogFormat::Json => logs.json().try_init(),
+    let logs = match format {
+        LogFormat::Text => logs.with_filter(filter).boxed(),
+        LogFormat::Json => logs.json().with_filter(filter).boxed(),
     };
+    // A second start in one process keeps the first logger.
+    let _kept = tracing_subscriber::registry().with(logs).try_init();
     Ok(())
+}
+
+/// The SDK's signer writes whole requests, session tokens among them, at its lower levels; nothing
+/// of it below a warning is let through, whatever the filter says (I10).
+fn tells_no_secret(event: &tracing::Metadata<'_>) -> bool {
+    !event.target().starts_with("aws_") || *event.level() <= tracing::Level::WARN
 }

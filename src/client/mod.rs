@@ -19,12 +19,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic_types::StatusExt;
 
-use crate::domain::{Code, KeyBinding, PublicKey, Purpose, pop_message};
+use crate::domain::{Code, KeyBinding, PublicKey, Purpose, Timestamp, pop_message};
 use crate::proto::join_request::Step as Sent;
 use crate::proto::join_response::Step as Answered;
 use crate::proto::join_service_client::JoinServiceClient;
 use crate::proto::{
-    Evidence, GetTrustBundleRequest, JoinRequest, JoinResult, JoinStart, channel, provider,
+    Challenge, Evidence, GetTrustBundleRequest, JoinRequest, JoinResult, JoinStart, channel,
+    provider,
 };
 
 pub use trust::{Endpoint, InvalidEndpoint, ServerTrust};
@@ -65,6 +66,26 @@ impl JoinError {
     }
 }
 
+/// What the server asks a node to answer: it may ask for less than the node would send, never for
+/// more (red team B2).
+#[derive(Debug, Clone, Copy)]
+pub struct Challenged<'a> {
+    /// What evidence is bound to: computed by the node from its own view of the connection.
+    pub binding: &'a KeyBinding,
+    /// The server's clock, for saying whose is wrong.
+    pub server_time: Timestamp,
+    /// Whether FIPS endpoints are wanted.
+    pub fips_wanted: bool,
+}
+
+/// The node's side of an answer.
+pub trait Attester {
+    /// The method's evidence for this challenge.
+    fn evidence(&self, challenged: &Challenged<'_>) -> Result<Vec<u8>, JoinError>;
+    /// The node key's signature over a message.
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, JoinError>;
+}
+
 /// What a node asks with.
 pub struct Request<'a> {
     /// The policy's name; empty if the server may choose the only one.
@@ -75,8 +96,6 @@ pub struct Request<'a> {
     pub public_key: &'a PublicKey,
     /// Unverified text for the server's log.
     pub facts: &'a str,
-    /// The method's evidence.
-    pub evidence: &'a [u8],
 }
 
 /// An authenticated connection to a join server.
@@ -100,13 +119,13 @@ impl Connection {
         })
     }
 
-    /// Joins. `sign` makes the node key's signature over a message.
+    /// Joins. `attester` answers the challenge.
     pub async fn join(
         self,
         request: &Request<'_>,
-        sign: impl Fn(&[u8]) -> Result<Vec<u8>, JoinError>,
+        attester: &impl Attester,
     ) -> Result<JoinResult, JoinError> {
-        timeout(JOIN_TIMEOUT, self.exchange(request, sign)).await.unwrap_or_else(|_| {
+        timeout(JOIN_TIMEOUT, self.exchange(request, attester)).await.unwrap_or_else(|_| {
             Err(JoinError::new(Code::TimedOut, "the server did not finish the join in time"))
         })
     }
@@ -125,7 +144,7 @@ impl Connection {
     async fn exchange(
         mut self,
         request: &Request<'_>,
-        sign: impl Fn(&[u8]) -> Result<Vec<u8>, JoinError>,
+        attester: &impl Attester,
     ) -> Result<JoinResult, JoinError> {
         let (messages, stream) = mpsc::channel(2);
         let start = JoinStart {
@@ -142,14 +161,7 @@ impl Connection {
             Answered::Challenge(challenge) => challenge,
             Answered::Result(_) => return Err(protocol("a result came before the challenge")),
         };
-        let nonce: [u8; 32] = challenge
-            .nonce
-            .as_slice()
-            .try_into()
-            .map_err(|_| protocol("the nonce is not 32 bytes"))?;
-        if challenge.csr_wanted {
-            return Err(protocol("the server asks for a CSR, which this version does not make"));
-        }
+        let nonce = nonce_of(&challenge)?;
         let binding = KeyBinding::new(
             Purpose::Join,
             &self.channel,
@@ -158,14 +170,30 @@ impl Connection {
             request.policy,
             request.public_key,
         );
-        let pop = sign(&pop_message(&binding, request.evidence))?;
-        let evidence = Evidence { evidence: request.evidence.to_vec(), pop, csr: Vec::new() };
+        let challenged = Challenged {
+            binding: &binding,
+            server_time: Timestamp::from_unix_seconds(challenge.server_time),
+            fips_wanted: challenge.fips_wanted,
+        };
+        let evidence = attester.evidence(&challenged)?;
+        let pop = attester.sign(&pop_message(&binding, &evidence))?;
+        let evidence = Evidence { evidence, pop, csr: Vec::new() };
         send(&messages, Sent::Evidence(evidence)).await?;
         match next(&mut answers).await? {
             Answered::Result(result) => Ok(result),
             Answered::Challenge(_) => Err(protocol("a second challenge came")),
         }
     }
+}
+
+/// The nonce of a challenge that asks for no more than this node gives. What evidence is sent is the
+/// node's own decision: there is nothing in a challenge that could widen it (B2, T58).
+fn nonce_of(challenge: &Challenge) -> Result<[u8; 32], JoinError> {
+    if challenge.csr_wanted {
+        return Err(protocol("the server asks for a CSR, which this version does not make"));
+    }
+    let nonce = challenge.nonce.as_slice().try_into();
+    nonce.map_err(|_| protocol("the nonce is not 32 bytes"))
 }
 
 async fn connect(endpoint: &Endpoint, trust: &ServerTrust) -> Result<Connection, JoinError> {
@@ -300,5 +328,32 @@ impl Endpoint {
 
     fn origin(&self) -> Result<http::Uri, JoinError> {
         format!("https://{self}").parse().map_err(|_| protocol("the server's name is no authority"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+
+    // T58: a server that asks for a token, in words that this protocol does not have, gets what
+    // every server gets; one that asks for more in words that it has is refused.
+    #[test]
+    fn a_challenge_cannot_ask_for_more() {
+        let plain = Challenge { nonce: vec![7; 32], ..Challenge::default() };
+        let mut bytes = plain.encode_to_vec();
+        // Field 15, a string: "token".
+        bytes.extend_from_slice(b"\x7a\x05token");
+        let read = Challenge::decode(bytes.as_slice()).unwrap();
+        assert_eq!(read, plain);
+        assert_eq!(nonce_of(&read).unwrap(), [7; 32]);
+        for wrong in [
+            Challenge { csr_wanted: true, ..plain.clone() },
+            Challenge { nonce: vec![7; 31], ..plain.clone() },
+            Challenge { nonce: vec![], ..plain },
+        ] {
+            assert_eq!(nonce_of(&wrong).unwrap_err().code, Code::MalformedRequest);
+        }
     }
 }

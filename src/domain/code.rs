@@ -140,11 +140,41 @@ codes! {
     DocumentTooOld = "DOCUMENT_TOO_OLD", Denied, "PERMISSION_DENIED",
         "The document is older than the policy's `document_ttl`; stop and start the instance, or allow one rejoin with `muster nodes allow-rejoin`.";
     FreshProofRequired = "FRESH_PROOF_REQUIRED", Denied, "PERMISSION_DENIED",
-        "The policy requires a fresh proof and this version cannot give one yet; until then a policy must write `fresh_proof: not_required` with a `document_ttl`.";
+        "The policy requires a fresh proof and the node offered none; an agent of this version always does.";
     NameNotPermitted = "NAME_NOT_PERMITTED", Denied, "PERMISSION_DENIED",
         "The policy would give a name that is reserved or not permitted; mend its `dns_names`.";
     ProofDisproven = "PROOF_DISPROVEN", Denied, "PERMISSION_DENIED",
-        "The fresh proof that the node offered is false: it belongs to another instance, key or connection. Treat it as an attempt.";
+        "The fresh proof is good and another instance's than the document's. Treat it as an attempt.";
+    ProofMalformed = "PROOF_MALFORMED", Invalid, "INVALID_ARGUMENT",
+        "The fresh proof is not what a node of this version sends; use one version of muster on both sides.";
+    ProofDateSkewed = "PROOF_DATE_SKEWED", Stale, "UNAUTHENTICATED",
+        "The proof was signed more than 5 minutes from the server's clock: one of the two clocks is wrong; the hint shows both.";
+    ProofBindingMismatch = "PROOF_BINDING_MISMATCH", Denied, "UNAUTHENTICATED",
+        "The proof was signed for another key, connection, challenge or purpose; something between node and server ends TLS, or a proof was copied.";
+    ProofOtherAccount = "PROOF_OTHER_ACCOUNT", Denied, "PERMISSION_DENIED",
+        "The access key id of the proof names another account than the document; somebody shows a document of an account that is not his.";
+    ProofSignatureRejected = "PROOF_SIGNATURE_REJECTED", Denied, "UNAUTHENTICATED",
+        "AWS says that these credentials did not sign this request: the proof is of another connection or key, or was made up.";
+    ProofCredentialsExpired = "PROOF_CREDENTIALS_EXPIRED", Stale, "UNAUTHENTICATED",
+        "The instance's credentials have ended; the node may try again at once with new ones of its metadata service.";
+    ProofThrottled = "PROOF_THROTTLED", Throttled, "RESOURCE_EXHAUSTED",
+        "Too many proofs of this instance or account failed or wait; wait as long as it says. A flood of bad proofs shows in `muster_joins_total` by code.";
+    EvidenceDisagrees = "EVIDENCE_DISAGREES", Denied, "PERMISSION_DENIED",
+        "EC2 says something else of the instance than its document does; compare the two in the audit record, and treat it as an attempt.";
+    InstanceUnknown = "INSTANCE_UNKNOWN", Denied, "PERMISSION_DENIED",
+        "EC2 knows no such instance in the account that the policy's `look_up` reads; it is gone, or the role is another account's.";
+    InstanceNotRunning = "INSTANCE_NOT_RUNNING", Denied, "PERMISSION_DENIED",
+        "EC2 says that the instance does not run; a machine that is stopping or terminated gets no certificate.";
+    InstanceNotVisible = "INSTANCE_NOT_VISIBLE", Unavailable, "UNAVAILABLE",
+        "EC2 does not know the new instance yet, which can take minutes; the node tries again.";
+    StsUnavailable = "STS_UNAVAILABLE", Unavailable, "UNAVAILABLE",
+        "STS gave the server no usable answer; check the way from the server to STS, and `aws` in its configuration.";
+    StsThrottled = "STS_THROTTLED", Throttled, "RESOURCE_EXHAUSTED",
+        "STS answers the server that there are too many calls; wait as long as it says.";
+    Ec2Unavailable = "EC2_UNAVAILABLE", Unavailable, "UNAVAILABLE",
+        "EC2 gave the server no usable answer; check the way from the server to EC2, its role and the permission ec2:DescribeInstances.";
+    Ec2Throttled = "EC2_THROTTLED", Throttled, "RESOURCE_EXHAUSTED",
+        "EC2 answers the server that there are too many calls in this account and region; wait as long as it says.";
 
     EnrollmentConflict = "ENROLLMENT_CONFLICT", Denied, "PERMISSION_DENIED",
         "This instance is enrolled with another key. If the node lost its key, allow one rejoin with `muster nodes allow-rejoin`; if not, somebody else holds its document.";
@@ -228,7 +258,8 @@ mod tests {
         let mut seen = std::collections::HashSet::new();
         for code in Code::ALL {
             let text = code.as_str();
-            assert!(text.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'), "{text}");
+            let is_upper = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
+            assert!(text.bytes().all(is_upper), "{text}");
             assert!(seen.insert(text), "{text} stands twice");
             assert_eq!(text.parse::<Code>().unwrap(), *code);
         }

@@ -1,5 +1,7 @@
 //! What a node sent, in parsed form.
 
+use std::net::IpAddr;
+
 use super::refusal::Stop;
 use crate::domain::{KeyBinding, PublicKey, pop_message};
 
@@ -73,8 +75,8 @@ pub struct Attempt {
     pub evidence: Vec<u8>,
     /// The node key's signature.
     pub pop: Vec<u8>,
-    /// The peer's address, for the log.
-    pub source: String,
+    /// The peer's address, for the log and for budgets.
+    pub source: IpAddr,
 }
 
 impl Attempt {

@@ -14,7 +14,7 @@ use crate::audit::{self, Audit, Class, Outcome};
 use crate::ca::{CertificateAuthority, IssueError};
 use crate::clock::Clock;
 use crate::domain::{Code, CorrelationId, KeyBinding, Purpose, Serial, Timestamp, TrustDomain};
-use crate::methods::{self, JoinMethod};
+use crate::methods::{self, JoinMethod, LookUp, Presented};
 use crate::policy::{DEFAULT_SLOT, OrderRequest, PolicySet};
 use crate::registry::{Change, Enrollment, Recorded, Registry};
 use crate::store::StoreUnavailable;
@@ -103,9 +103,16 @@ impl JoinService {
             &start.public_key,
         );
 
+        let presented = Presented {
+            evidence: &attempt.evidence,
+            binding: &binding,
+            source: Some(attempt.source),
+            now,
+        };
+
         // 1 verify: local, and the node must hold the key before anything else is looked at.
         attempt.check_possession(&binding)?;
-        let claims = method.verify(&attempt.evidence, &binding, now)?;
+        let claims = method.verify(&presented)?;
         trace.verified(&claims);
 
         // 2 match: the allow-list before the cloud (I3).
@@ -117,8 +124,11 @@ impl JoinService {
         let key = start.public_key.digest();
         let view = self.registry.view(&subject, DEFAULT_SLOT, key).await?;
         view.refuse_early(&subject, DEFAULT_SLOT, epoch)?;
-        let needed = candidates.needed().clone();
-        let facts = methods::gather(method.as_ref(), candidates.claims(), &binding, &needed)
+        let mut needed = candidates.needed().clone();
+        if view.is_settled_against(key, epoch, now) {
+            needed.look_up = LookUp::None;
+        }
+        let facts = methods::gather(method.as_ref(), candidates.claims(), &presented, &needed)
             .instrument(info_span!("gather"))
             .await?;
         trace.gathered(&facts);
@@ -128,8 +138,10 @@ impl JoinService {
         let request = self.order_request(attempt, waives_age)?;
         let approval = candidates.decide(&facts, request, now).map_err(|denial| {
             // Another key for a bound run is a security event whatever else is wrong (I17): it may
-            // be all that the honest node can show of a theft.
-            match view.other_key(key, epoch, &denial.message, now) {
+            // be all that the honest node can show of a theft. But only if the evidence stands:
+            // old documents are in many hands, and whoever has one must not ring the bell (K4).
+            let conflict = view.other_key(key, epoch, &denial.message, now);
+            match conflict.filter(|_| facts.values().proof.stands(needed.proof_required)) {
                 Some(conflict) => Stop::Conflict(conflict),
                 None => Stop::Denied(denial),
             }

@@ -64,7 +64,7 @@ impl Stop {
             Self::Rejected(rejection) => rejection.code,
             Self::Denied(denial) => denial.code,
             Self::Conflict(conflict) => conflict.code,
-            Self::Source(_) => Code::PolicyFactsMissing,
+            Self::Source(unavailable) => unavailable.code,
             Self::Store(_) => Code::StoreUnavailable,
             Self::Issue(_) => Code::CaUnavailable,
             Self::Nonconforming(_) => Code::CertificateRejected,
@@ -92,7 +92,8 @@ impl Stop {
         if let Self::Issue(IssueError::Throttled(seconds)) = self {
             return Some(*seconds);
         }
-        (self.code().class() == domain::Class::Unavailable).then_some(RETRY_AFTER_SECONDS)
+        matches!(self.code().class(), domain::Class::Unavailable | domain::Class::Throttled)
+            .then_some(RETRY_AFTER_SECONDS)
     }
 
     /// Security events are about evidence that verified and still does not fit (I17).
@@ -103,6 +104,7 @@ impl Stop {
                 | Code::KeyInUse
                 | Code::CertificateRejected
                 | Code::ProofDisproven
+                | Code::EvidenceDisagrees
         );
         match (is_security, account_is_known) {
             (true, _) => Class::Security,
@@ -148,7 +150,7 @@ impl Trace {
     pub(super) fn new(attempt: &Attempt, policies: &PolicySet, now: Timestamp) -> Self {
         Self {
             now,
-            source: attempt.source.clone(),
+            source: attempt.source.to_string(),
             method: attempt.start.method.clone(),
             policy: attempt.start.policy.clone(),
             policy_hash: policies.hash().clone(),

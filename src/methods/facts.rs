@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::Value;
+use crate::domain::Code;
 
 /// The fresh, key-bound answer to the challenge.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,18 +12,66 @@ pub enum Proof {
     /// The node's cloud vouches for it, bound to this key and connection.
     Proven,
     /// A proof was offered and is false: a denial (D1).
-    Disproven(String),
+    Disproven(Contradiction),
     /// None was offered.
     NotOffered,
+    /// One was offered and nobody could check it. Only where the policy asks for none: elsewhere it
+    /// is an outage.
+    NotChecked(String),
 }
 
-/// What the cloud says of the instance. "Not read" is never "has none" (I11).
+impl Proof {
+    /// Whether the evidence is as good as the policy asks for.
+    pub fn stands(&self, is_required: bool) -> bool {
+        match self {
+            Self::Proven => true,
+            Self::Disproven(_) => false,
+            Self::NotOffered | Self::NotChecked(_) => !is_required,
+        }
+    }
+}
+
+/// What was found is not what the evidence says: a denial, never an outage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contradiction {
+    /// Which kind.
+    pub code: Code,
+    /// What differs, for the operator; never holds a secret (I10).
+    pub reason: String,
+    /// What the node may be told about its own evidence.
+    pub hint: Option<String>,
+}
+
+/// Facts by name. `None`: the instance has none. A name that is missing was not read, and "not read"
+/// is never "has none" (I11).
+pub type InstanceFacts = BTreeMap<&'static str, Option<Value>>;
+
+/// What the cloud says of the instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Instance {
-    /// It was read; a name that is missing is absent.
-    Known(BTreeMap<&'static str, Value>),
+    /// It was read.
+    Known(InstanceFacts),
     /// It was not read, and why.
     NotRead(String),
+    /// It was read, and is not the instance that the evidence speaks of.
+    Refuted(Contradiction),
+}
+
+/// How the instance is looked at, the weaker first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LookUp {
+    /// Not at all: its facts are never read.
+    #[default]
+    None,
+    /// With the server's own credentials, in their account.
+    Own,
+    /// With a role in the instance's account.
+    Role {
+        /// The ARN, with `{partition}` and `{account}` in it.
+        role: String,
+        /// What the role's trust policy asks for.
+        external_id: Option<String>,
+    },
 }
 
 /// Proof and instance as plain data.
@@ -55,13 +104,9 @@ impl Facts {
 pub struct FactsNeeded {
     /// Names of instance facts, the `reads` of their fields.
     pub instance: Vec<&'static str>,
-    /// The policy asks for a fresh proof, so nothing is looked up without one.
+    /// The policy asks for a fresh proof: without an answer there is no decision.
     pub proof_required: bool,
-}
-
-impl FactsNeeded {
-    /// Whether nothing of the instance is needed.
-    pub fn is_empty(&self) -> bool {
-        self.instance.is_empty()
-    }
+    /// How the instance is looked at. Where it is, it is also asked whether the instance runs and
+    /// is what the evidence says, whatever the rules ask.
+    pub look_up: LookUp,
 }

@@ -14,6 +14,19 @@ pub struct Declaration {
     pub has_fresh_proof: bool,
     /// Whether the instance can be looked at.
     pub has_look_up: bool,
+    /// What a look must say besides, whatever the rules ask; nothing where there is no look.
+    pub running: Option<Running>,
+}
+
+/// The fact that tells whether an instance runs.
+#[derive(Debug)]
+pub struct Running {
+    /// The fact, for example `state`.
+    pub reads: &'static str,
+    /// What it says of an instance that runs.
+    pub values: &'static [&'static str],
+    /// The fact that tells since when, for example `launch_time`.
+    pub since: &'static str,
 }
 
 impl Declaration {

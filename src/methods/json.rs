@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ClaimValues, Declaration, FactValues, Instance, Proof, Provenance, Value};
-use crate::domain::Timestamp;
+use super::{
+    ClaimValues, Contradiction, Declaration, FactValues, Instance, Proof, Provenance, Value,
+};
+use crate::domain::{Code, Timestamp};
 
 /// JSON that is no claims or facts of this build's methods.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,15 +42,36 @@ struct FactsDocument {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum ProofDocument {
     Proven,
-    Disproven(String),
+    Disproven(ContradictionDocument),
     NotOffered,
+    NotChecked(String),
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum InstanceDocument {
-    Known(BTreeMap<String, ValueDocument>),
+    Known(BTreeMap<String, Option<ValueDocument>>),
     NotRead(String),
+    Refuted(ContradictionDocument),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ContradictionDocument {
+    code: Code,
+    reason: String,
+}
+
+impl From<&Contradiction> for ContradictionDocument {
+    fn from(found: &Contradiction) -> Self {
+        Self { code: found.code, reason: found.reason.clone() }
+    }
+}
+
+impl From<ContradictionDocument> for Contradiction {
+    fn from(written: ContradictionDocument) -> Self {
+        Self { code: written.code, reason: written.reason, hint: None }
+    }
 }
 
 impl ClaimValues {
@@ -88,13 +111,18 @@ impl FactValues {
         let facts = FactsDocument {
             proof: match &self.proof {
                 Proof::Proven => ProofDocument::Proven,
-                Proof::Disproven(reason) => ProofDocument::Disproven(reason.clone()),
+                Proof::Disproven(found) => ProofDocument::Disproven(found.into()),
                 Proof::NotOffered => ProofDocument::NotOffered,
+                Proof::NotChecked(reason) => ProofDocument::NotChecked(reason.clone()),
             },
             instance: match &self.instance {
                 Instance::NotRead(reason) => InstanceDocument::NotRead(reason.clone()),
+                Instance::Refuted(found) => InstanceDocument::Refuted(found.into()),
                 Instance::Known(facts) => InstanceDocument::Known(
-                    facts.iter().map(|(name, one)| ((*name).to_owned(), document(one))).collect(),
+                    facts
+                        .iter()
+                        .map(|(name, one)| ((*name).to_owned(), one.as_ref().map(document)))
+                        .collect(),
                 ),
             },
         };
@@ -108,21 +136,23 @@ impl FactValues {
     ) -> Result<Self, UnreadableValues> {
         let facts: FactsDocument =
             serde_json::from_value(json.clone()).map_err(|e| UnreadableValues(e.to_string()))?;
-        let known = |facts: BTreeMap<String, ValueDocument>| {
+        let known = |facts: BTreeMap<String, Option<ValueDocument>>| {
             facts
                 .into_iter()
-                .filter_map(|(name, one)| Some((method.claim_name(&name)?, value(one))))
+                .filter_map(|(name, one)| Some((method.claim_name(&name)?, one.map(value))))
                 .collect()
         };
         Ok(Self {
             proof: match facts.proof {
                 ProofDocument::Proven => Proof::Proven,
-                ProofDocument::Disproven(reason) => Proof::Disproven(reason),
+                ProofDocument::Disproven(found) => Proof::Disproven(found.into()),
                 ProofDocument::NotOffered => Proof::NotOffered,
+                ProofDocument::NotChecked(reason) => Proof::NotChecked(reason),
             },
             instance: match facts.instance {
                 InstanceDocument::Known(facts) => Instance::Known(known(facts)),
                 InstanceDocument::NotRead(reason) => Instance::NotRead(reason),
+                InstanceDocument::Refuted(found) => Instance::Refuted(found.into()),
             },
         })
     }
@@ -132,7 +162,8 @@ impl Declaration {
     /// The name of a claim or fact of this method.
     fn claim_name(&self, name: &str) -> Option<&'static str> {
         let read = self.fields.iter().map(|field| field.reads);
-        read.chain(self.name_variables.iter().copied()).find(|known| *known == name)
+        let state = self.running.iter().map(|running| running.reads);
+        read.chain(state).chain(self.name_variables.iter().copied()).find(|known| *known == name)
     }
 }
 
@@ -173,12 +204,22 @@ mod tests {
         claims.insert("account_id", Value::Text("1".to_owned()), Provenance::Hinted);
         assert_eq!(ClaimValues::from_json(method, &claims.to_json()).unwrap(), claims);
         let instance = Instance::Known(BTreeMap::from([
-            ("tags", Value::Tags(BTreeMap::from([("a".to_owned(), "b".to_owned())]))),
-            ("launch_time", Value::Time(Timestamp::from_unix_seconds(5))),
-            ("imds", Value::MetadataOptions { v2_only: true, hop_limit: 1 }),
-            ("security_groups", Value::List(vec!["sg-1".to_owned()])),
+            ("tags", Some(Value::Tags(BTreeMap::from([("a".to_owned(), "b".to_owned())])))),
+            ("launch_time", Some(Value::Time(Timestamp::from_unix_seconds(5)))),
+            ("imds", Some(Value::MetadataOptions { v2_only: true, hop_limit: 1 })),
+            ("security_groups", Some(Value::List(vec!["sg-1".to_owned()]))),
+            ("vpc", None),
         ]));
-        let facts = FactValues { proof: Proof::Disproven("why".to_owned()), instance };
-        assert_eq!(FactValues::from_json(method, &facts.to_json()).unwrap(), facts);
+        let found =
+            Contradiction { code: Code::ProofDisproven, reason: "why".to_owned(), hint: None };
+        for facts in [
+            FactValues { proof: Proof::Disproven(found.clone()), instance },
+            FactValues {
+                proof: Proof::NotChecked("STS".to_owned()),
+                instance: Instance::Refuted(found),
+            },
+        ] {
+            assert_eq!(FactValues::from_json(method, &facts.to_json()).unwrap(), facts);
+        }
     }
 }

@@ -10,13 +10,16 @@ mod fields;
 mod json;
 
 pub use claims::{Claim, ClaimValues, Claims, Provenance, Value};
-pub use facts::{FactValues, Facts, FactsNeeded, Instance, Proof};
-pub use fields::{Declaration, Field, Kind, Presence, Source};
+pub use facts::{
+    Contradiction, FactValues, Facts, FactsNeeded, Instance, InstanceFacts, LookUp, Proof,
+};
+pub use fields::{Declaration, Field, Kind, Presence, Running, Source};
 pub use json::UnreadableValues;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::aws::RegionCertificates;
+use crate::aws::{Ec2Client, RegionCertificates, Sts};
 use crate::domain::{Code, KeyBinding, Timestamp};
 
 /// Every method that this build has.
@@ -24,10 +27,20 @@ pub const ALL: &[&Declaration] = &[
     &ec2::DECLARATION, //
 ];
 
+/// What methods verify with and whom they ask.
+pub struct Sources {
+    /// The certificates that sign identity documents.
+    pub certificates: RegionCertificates,
+    /// Who says who signed a request.
+    pub sts: Sts,
+    /// Who says what an instance is.
+    pub ec2: Ec2Client,
+}
+
 /// The methods of this build, ready to verify.
-pub fn build(certificates: RegionCertificates) -> Vec<Arc<dyn JoinMethod>> {
+pub fn build(sources: Sources) -> Vec<Arc<dyn JoinMethod>> {
     vec![
-        Arc::new(ec2::Ec2::new(certificates)), //
+        Arc::new(ec2::Ec2::new(sources)), //
     ]
 }
 
@@ -45,12 +58,25 @@ pub struct Rejection {
 
 /// Something that the method needs did not answer: an outage, never a denial.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what} did not answer: {detail}")]
+#[error("{detail}")]
 pub struct SourceUnavailable {
-    /// What did not answer, for example `STS`.
-    pub what: &'static str,
+    /// Who did not answer, and what helps.
+    pub code: Code,
     /// How it failed.
     pub detail: String,
+}
+
+/// What a node presented on one stream.
+#[derive(Debug, Clone, Copy)]
+pub struct Presented<'a> {
+    /// The method's own bytes: attacker-controlled.
+    pub evidence: &'a [u8],
+    /// What this stream's proof must be bound to, by the server's own view.
+    pub binding: &'a KeyBinding,
+    /// From where it came; nothing if that is not known.
+    pub source: Option<IpAddr>,
+    /// When.
+    pub now: Timestamp,
 }
 
 /// Verifies one kind of evidence.
@@ -59,48 +85,47 @@ pub trait JoinMethod: Send + Sync {
     /// What the method is called and what rules may ask of it.
     fn declaration(&self) -> &'static Declaration;
 
-    /// Verifies evidence without network or clock. `evidence` is attacker-controlled.
-    fn verify(
-        &self,
-        evidence: &[u8],
-        binding: &KeyBinding,
-        now: Timestamp,
-    ) -> Result<Claims, Rejection>;
+    /// Verifies evidence without network or clock.
+    fn verify(&self, presented: &Presented<'_>) -> Result<Claims, Rejection>;
 
     /// Checks the fresh proof that came with the evidence. Asked only after the allow-list (I3).
     async fn prove(
         &self,
         claims: &Claims,
-        binding: &KeyBinding,
+        presented: &Presented<'_>,
     ) -> Result<Proof, SourceUnavailable>;
 
-    /// Reads what the cloud says of the instance. Asked only where `prove` has said `Proven`, or
-    /// the policy accepts the document alone.
+    /// Reads what the cloud says of the instance. Asked only where `prove` has said `Proven`.
     async fn look_up(
         &self,
         claims: &Claims,
         needed: &FactsNeeded,
+        now: Timestamp,
     ) -> Result<Instance, SourceUnavailable>;
 }
 
-/// Gathers facts in the order that protects the cloud: the proof first, the instance only if the
-/// proof allows it.
+/// Gathers facts in the order that protects the cloud: the proof first, and the instance only after
+/// a proof, because old documents are in many hands (D2).
 pub async fn gather(
     method: &dyn JoinMethod,
     claims: &Claims,
-    binding: &KeyBinding,
+    presented: &Presented<'_>,
     needed: &FactsNeeded,
 ) -> Result<Facts, SourceUnavailable> {
-    let proof = method.prove(claims, binding).await?;
-    let instance = match (&proof, needed.is_empty()) {
-        (Proof::Disproven(_), _) => Instance::NotRead("the proof is false".to_owned()),
-        (Proof::NotOffered, _) if needed.proof_required => {
-            Instance::NotRead("no proof was offered".to_owned())
+    let proof = match method.prove(claims, presented).await {
+        // Where no proof is asked for, the evidence alone decides, and the record says so.
+        Err(unavailable) if !needed.proof_required => Proof::NotChecked(unavailable.to_string()),
+        proven => proven?,
+    };
+    let not_read = |why: &str| Instance::NotRead(why.to_owned());
+    let instance = match (&proof, &needed.look_up) {
+        (_, LookUp::None) => not_read("the policy does not look at instances"),
+        (Proof::Proven, LookUp::Own | LookUp::Role { .. }) => {
+            method.look_up(claims, needed, presented.now).await?
         }
-        (Proof::Proven | Proof::NotOffered, true) => {
-            Instance::NotRead("no rule asks for it".to_owned())
+        (Proof::Disproven(_) | Proof::NotOffered | Proof::NotChecked(_), _) => {
+            not_read("without a proof nobody is asked")
         }
-        (Proof::Proven | Proof::NotOffered, false) => method.look_up(claims, needed).await?,
     };
     Ok(Facts::assertion(FactValues { proof, instance }))
 }

@@ -193,7 +193,17 @@ pub struct Approval {
     slot: String,
     strength: Strength,
     age_was_waived: bool,
+    run_began: Option<Timestamp>,
     order: Order,
+}
+
+/// On what terms a node is admitted.
+pub(super) struct Terms {
+    pub(super) slot: String,
+    pub(super) strength: Strength,
+    pub(super) age_was_waived: bool,
+    pub(super) run_began: Option<Timestamp>,
+    pub(super) order: Order,
 }
 
 impl Approval {
@@ -203,8 +213,9 @@ impl Approval {
         policy: &JoinPolicy,
         rule: &Rule,
         claims: Claims,
-        (slot, strength, age_was_waived, order): (String, Strength, bool, Order),
+        terms: Terms,
     ) -> Self {
+        let Terms { slot, strength, age_was_waived, run_began, order } = terms;
         let rule = AdmittedBy { name: rule.name.clone(), place: rule.place.clone() };
         Self {
             set: Arc::clone(set),
@@ -214,6 +225,7 @@ impl Approval {
             slot,
             strength,
             age_was_waived,
+            run_began,
             order,
         }
     }
@@ -241,6 +253,11 @@ impl Approval {
     /// When this run of the instance began.
     pub fn epoch(&self) -> Timestamp {
         self.claims.epoch()
+    }
+
+    /// When this run began by the cloud's own word, if the instance was looked at.
+    pub fn run_began(&self) -> Option<Timestamp> {
+        self.run_began
     }
 
     /// The join method.

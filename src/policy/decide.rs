@@ -6,22 +6,30 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::approval::{Approval, OrderRequest, Strength, order};
+use super::approval::{Approval, OrderRequest, Strength, Terms, order};
 use super::explain::{Explanation, explain_case};
-use super::join_policy::{FreshProof, JoinPolicy};
+use super::join_policy::JoinPolicy;
 use super::rule::{Effect, Rule};
 use super::set::PolicySet;
+use super::settings::FreshProof;
 use super::truth::{Truth, View};
 use crate::domain::{Code, Lifetime, PolicyName, Timestamp};
-use crate::methods::{ClaimValues, Claims, FactValues, Facts, FactsNeeded, Proof, Source};
+use crate::methods::{
+    ClaimValues, Claims, Contradiction, FactValues, Facts, FactsNeeded, Instance, Proof, Source,
+    Value,
+};
 
 /// Why a policy does not admit a node.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Objection<'p> {
-    /// A proof was offered and is false.
-    Disproven,
+    /// A proof was offered and is false, or the instance is another than the evidence says.
+    Contradicted(&'p Contradiction),
     /// A proof is required and none was offered.
     ProofMissing,
+    /// A proof is required and the one that was offered could not be checked.
+    ProofNotChecked(&'p str),
+    /// The instance is in this state, and does not run.
+    NotRunning(&'p str),
     /// This rule refuses.
     Denied(&'p Rule),
     /// Whether this rule refuses is not known: that counts against admission (I11).
@@ -54,15 +62,16 @@ impl<'c> Case<'c> {
 
 /// The decision: the rule that admits, or the first objection. Prohibitions come before permissions,
 /// and what is not known never admits.
-pub(super) fn judge<'p>(
+pub(super) fn judge<'p, 'o>(
     policy: &'p JoinPolicy,
-    case: &Case<'_>,
-) -> Result<&'p Rule, Objection<'p>> {
-    match (case.facts.map(|facts| &facts.proof), policy.proof.value) {
-        (Some(Proof::Disproven(_)), _) => return Err(Objection::Disproven),
-        (Some(Proof::NotOffered), FreshProof::Required) => return Err(Objection::ProofMissing),
-        (Some(Proof::NotOffered), FreshProof::NotRequired { .. })
-        | (Some(Proof::Proven) | None, _) => {}
+    case: &Case<'o>,
+) -> Result<&'p Rule, Objection<'o>>
+where
+    'p: 'o,
+{
+    if let Some(facts) = case.facts {
+        judge_proof(policy, &facts.proof)?;
+        judge_instance(policy, &facts.instance)?;
     }
     let view = case.view();
     let deny = strongest(policy.deny(), Effect::Deny, &view);
@@ -81,6 +90,35 @@ pub(super) fn judge<'p>(
         }
     }
     Ok(rule)
+}
+
+fn judge_proof<'o>(policy: &JoinPolicy, proof: &'o Proof) -> Result<(), Objection<'o>> {
+    let is_required = policy.proof.value == FreshProof::Required;
+    match proof {
+        _ if proof.stands(is_required) => Ok(()),
+        Proof::Disproven(found) => Err(Objection::Contradicted(found)),
+        Proof::NotChecked(why) => Err(Objection::ProofNotChecked(why)),
+        Proof::Proven | Proof::NotOffered => Err(Objection::ProofMissing),
+    }
+}
+
+/// What a look must say whatever the rules ask. A state that is not known objects to nothing here:
+/// a look that happened always has one.
+fn judge_instance<'p>(policy: &JoinPolicy, instance: &'p Instance) -> Result<(), Objection<'p>> {
+    let facts = match instance {
+        Instance::Refuted(found) => return Err(Objection::Contradicted(found)),
+        Instance::NotRead(_) => return Ok(()),
+        Instance::Known(facts) => facts,
+    };
+    match policy.method.running.as_ref().filter(|_| policy.reads_facts()) {
+        Some(running) => match facts.get(running.reads) {
+            Some(Some(Value::Text(state))) if !running.values.contains(&state.as_str()) => {
+                Err(Objection::NotRunning(state))
+            }
+            _ => Ok(()),
+        },
+        None => Ok(()),
+    }
 }
 
 /// What a list of rules says.
@@ -161,8 +199,10 @@ impl PolicySet {
                 Ok(Candidates { set: Arc::clone(self), policy, claims, needed })
             }
             Err(
-                objection @ (Objection::Disproven
+                objection @ (Objection::Contradicted(_)
                 | Objection::ProofMissing
+                | Objection::ProofNotChecked(_)
+                | Objection::NotRunning(_)
                 | Objection::Denied(_)
                 | Objection::NoMatch
                 | Objection::TooOld { .. }),
@@ -188,7 +228,11 @@ fn needed(policy: &JoinPolicy, view: &View<'_>) -> FactsNeeded {
         .collect();
     instance.sort_unstable();
     instance.dedup();
-    FactsNeeded { instance, proof_required: policy.proof.value == FreshProof::Required }
+    FactsNeeded {
+        instance,
+        proof_required: policy.proof.value == FreshProof::Required,
+        look_up: policy.look_up.value.clone(),
+    }
 }
 
 impl Candidates {
@@ -237,18 +281,32 @@ impl Candidates {
                 Ok(order) => {
                     let strength = match facts.proof {
                         Proof::Proven => Strength::Proof,
-                        Proof::NotOffered | Proof::Disproven(_) => Strength::Document,
+                        Proof::NotOffered | Proof::NotChecked(_) | Proof::Disproven(_) => {
+                            Strength::Document
+                        }
                     };
                     let aged = Case { age_waived: false, ..case };
                     let age_was_waived = case.age_waived && judge(found, &aged).is_err();
-                    let decided = (request.slot, strength, age_was_waived, order);
-                    return Ok(Approval::assertion(&set, found, rule, claims, decided));
+                    let run_began = run_began(found, &facts.instance);
+                    let terms =
+                        Terms { slot: request.slot, strength, age_was_waived, run_began, order };
+                    return Ok(Approval::assertion(&set, found, rule, claims, terms));
                 }
                 Err(refused) => Denial::new(found, Code::NameNotPermitted, refused.to_string()),
             },
             Err(objection) => Denial::because(found, objection, &case.view()),
         };
         Err(Box::new(denial.of(&set, claims, Some(facts), now)))
+    }
+}
+
+/// When the cloud says that this run of the instance began, if it was asked.
+fn run_began(policy: &JoinPolicy, instance: &Instance) -> Option<Timestamp> {
+    let fact = policy.method.running.as_ref()?.since;
+    let Instance::Known(facts) = instance else { return None };
+    match facts.get(fact)?.as_ref()? {
+        Value::Time(time) => Some(*time),
+        Value::Text(_) | Value::List(_) | Value::Tags(_) | Value::MetadataOptions { .. } => None,
     }
 }
 
@@ -293,8 +351,12 @@ impl Denial {
             Objection::NoMatch => {
                 (Code::PolicyNoMatch, format!("no allow rule of policy `{name}` matches"))
             }
-            Objection::Disproven => {
-                (Code::ProofDisproven, "the proof that was offered is false".to_owned())
+            Objection::Contradicted(found) => (found.code, found.reason.clone()),
+            Objection::ProofNotChecked(why) => {
+                (Code::StsUnavailable, format!("policy `{name}` requires a fresh proof: {why}"))
+            }
+            Objection::NotRunning(state) => {
+                (Code::InstanceNotRunning, format!("EC2 says that the instance is {state}"))
             }
             Objection::ProofMissing => (
                 Code::FreshProofRequired,
@@ -318,8 +380,10 @@ impl Denial {
         };
         let hint = match objection {
             Objection::TooOld { age, .. } => Some(format!("the document is {}", Old(age))),
-            Objection::Disproven
-            | Objection::ProofMissing
+            Objection::Contradicted(found) => found.hint.clone(),
+            Objection::NotRunning(state) => Some(format!("the instance is {state}")),
+            Objection::ProofMissing
+            | Objection::ProofNotChecked(_)
             | Objection::Denied(_)
             | Objection::DenyUnknown(_)
             | Objection::NoMatch

@@ -5,14 +5,15 @@ use serde::Serialize;
 
 use super::decide::{Case, Old};
 use super::finding::Place;
-use super::join_policy::{FreshProof, JoinPolicy};
+use super::join_policy::JoinPolicy;
 use super::reason::{Reason, reason};
 use super::rule::{Effect, Rule};
 use super::set::PolicySet;
+use super::settings::FreshProof;
 use super::truth::{Truth, View};
 use super::wording::{actual, expected};
 use crate::domain::{Lifetime, Timestamp};
-use crate::methods::{ClaimValues, FactValues, Proof};
+use crate::methods::{ClaimValues, FactValues, Instance, Proof, Value};
 
 /// A node as it is, or as it might be.
 #[derive(Debug, Clone, Copy)]
@@ -234,6 +235,8 @@ fn terms(policy: &JoinPolicy, case: &Case<'_>) -> RuleExplanation {
         Some(Proof::Proven) => (Fit::Match, Some("proven")),
         Some(Proof::NotOffered) if is_required => (Fit::NoMatch, Some("not offered")),
         Some(Proof::NotOffered) => (Fit::Match, Some("not offered")),
+        Some(Proof::NotChecked(_)) if is_required => (Fit::Unknown, Some("not checked")),
+        Some(Proof::NotChecked(_)) => (Fit::Match, Some("not checked")),
         Some(Proof::Disproven(_)) => (Fit::NoMatch, Some("disproven")),
     };
     let wanted = if is_required { "required" } else { "not_required" };
@@ -246,6 +249,7 @@ fn terms(policy: &JoinPolicy, case: &Case<'_>) -> RuleExplanation {
         let (wanted, found) = (document_ttl.to_string(), Some(Old(age).to_string()));
         fields.push(field("document_ttl", is_young, wanted, found, &policy.age_place));
     }
+    fields.extend(state_of_instance(policy, case));
     for template in &policy.certificate.dns_names {
         let name = template.render(case.claims);
         let is_possible = name.is_ok();
@@ -266,6 +270,28 @@ fn terms(policy: &JoinPolicy, case: &Case<'_>) -> RuleExplanation {
         line: place.line,
         column: place.column,
         fields,
+    }
+}
+
+/// What a look says whatever the rules ask: that the instance is the right one, and runs.
+fn state_of_instance(policy: &JoinPolicy, case: &Case<'_>) -> Option<FieldExplanation> {
+    let running = policy.method.running.as_ref().filter(|_| policy.reads_facts())?;
+    let place = &policy.look_up.place;
+    let wanted = running.values.join(" or ");
+    match &case.facts?.instance {
+        Instance::NotRead(_) => None,
+        Instance::Refuted(found) => {
+            Some(field(running.reads, false, wanted, Some(found.reason.clone()), place))
+        }
+        Instance::Known(facts) => match facts.get(running.reads)?.as_ref()? {
+            Value::Text(state) => {
+                let runs = running.values.contains(&state.as_str());
+                Some(field(running.reads, runs, wanted, Some(state.clone()), place))
+            }
+            Value::List(_) | Value::Tags(_) | Value::Time(_) | Value::MetadataOptions { .. } => {
+                None
+            }
+        },
     }
 }
 

@@ -121,6 +121,8 @@ finding_codes! {
     OwnerMissing = "OWNER_MISSING", Warning, "Nobody is named to ask.";
     DescriptionMissing = "DESCRIPTION_MISSING", Warning, "Nothing says what a policy is for.";
     LookUpDefault = "LOOK_UP_DEFAULT", Warning, "Nobody looks whether the instance still runs.";
+    LookUpUnused = "LOOK_UP_UNUSED", Warning, "A look at the instance that never happens.";
+    ExternalIdMissing = "EXTERNAL_ID_MISSING", Warning, "A role that is assumed without an external id.";
     ConditionEvadable = "CONDITION_EVADABLE", Warning, "A condition that others can evade.";
     DnsNameShared = "DNS_NAME_SHARED", Warning, "One DNS name for every node of a tier.";
     PolicyOverlap = "POLICY_OVERLAP", Warning, "A weaker policy admits the same nodes.";

@@ -6,8 +6,9 @@ use super::decode::{self, Keys, invalid};
 use super::dns::is_dns_name;
 use super::document::{Document, Kind, Metadata};
 use super::finding::{FindingCode, Place, Report, quoted};
-use super::join_policy::{FreshProof, JoinPolicy, LookUp};
+use super::join_policy::JoinPolicy;
 use super::rule::Rule;
+use super::settings::FreshProof;
 use super::yaml::Node;
 use crate::domain::Lifetime;
 
@@ -142,10 +143,9 @@ impl Guardrails {
             let message = "the Guardrails require a fresh proof".to_owned();
             beyond(&policy.proof.place, message, "`fresh_proof: required`".to_owned());
         }
-        if self.look_up_is_required && policy.look_up.value == LookUp::None {
+        if self.look_up_is_required && !policy.reads_facts() {
             let message = "the Guardrails require a look at the instance".to_owned();
-            let expected = "a `look_up`; look-ups come with a later version, until then \
-                            Guardrails without `look_up`";
+            let expected = "`look_up: own` or a role, and `fresh_proof: required`";
             beyond(&policy.look_up.place, message, expected.to_owned());
         }
         let ttl = &policy.certificate.ttl;

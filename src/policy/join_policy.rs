@@ -9,16 +9,15 @@ use super::dns::{NameTemplate, templates};
 use super::document::{Document, Metadata, length};
 use super::finding::{FindingCode, Place, Report, quoted};
 use super::rule::{Effect, Rule};
-use super::yaml::{Content, Node};
+use super::settings::{self, FreshProof};
+use super::yaml::Node;
 use crate::domain::{Lifetime, PolicyName};
-use crate::methods::Declaration;
+use crate::methods::{Declaration, LookUp};
 
 /// The life of a certificate unless the policy says otherwise.
 const DEFAULT_TTL: Lifetime = Lifetime::from_hours(12);
 /// The longest life of a certificate: access that was taken away ends within it.
 const MAX_TTL: Lifetime = Lifetime::from_days(7);
-/// The oldest document that may join without a fresh proof.
-const MAX_DOCUMENT_TTL: Lifetime = Lifetime::from_hours(24);
 
 /// One join policy, as it is in force.
 #[derive(Debug)]
@@ -45,27 +44,6 @@ pub(super) struct Written<T> {
     pub(super) value: T,
     pub(super) place: Place,
     pub(super) is_default: bool,
-}
-
-/// Whether a node must prove itself afresh, bound to its key and connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FreshProof {
-    /// Every join.
-    Required,
-    /// The document alone may join, up to this age.
-    NotRequired {
-        /// The oldest document; none where the method's evidence has no age.
-        document_ttl: Option<Lifetime>,
-    },
-}
-
-/// How the instance is looked at, the weaker first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum LookUp {
-    /// Not at all: its facts are never read.
-    None,
-    /// With the server's own credentials.
-    Own,
 }
 
 /// What a policy says of certificates.
@@ -97,6 +75,11 @@ impl JoinPolicy {
         self.proof.value
     }
 
+    /// Whether instances are looked at: only after a proof, so only where one is required.
+    pub(super) fn reads_facts(&self) -> bool {
+        self.look_up.value != LookUp::None && self.proof.value == FreshProof::Required
+    }
+
     /// How long its certificates live.
     pub fn ttl(&self) -> Lifetime {
         self.certificate.ttl.value
@@ -123,19 +106,11 @@ impl JoinPolicy {
     }
 }
 
-/// Which features this version has. Tests of what comes later turn them on.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Features {
-    /// Instances can be looked at.
-    pub(super) look_up: bool,
-}
-
 /// Reads a policy. `reader` must have the fields of `method`.
 pub(super) fn read(
     document: &Document<'_>,
     method: &'static Declaration,
     reader: &mut Reader<'_>,
-    features: Features,
     report: &mut Report,
 ) -> Option<JoinPolicy> {
     let allowed = ["method", "roles", "allow", "deny", "certificate", "slots", method.name];
@@ -154,7 +129,7 @@ pub(super) fn read(
     }
     let place = &document.metadata.place;
     let block = keys.get(method.name);
-    let (proof, look_up) = settings(block, method, features, place, report);
+    let (proof, look_up) = settings::read(block, method, place, report);
     let certificate = certificate(keys.get("certificate"), method, place, report);
     let proof = proof?;
     let age_place = block.and_then(|block| block.value("document_ttl"));
@@ -216,113 +191,8 @@ fn roles(node: &Node, report: &mut Report) -> Vec<String> {
     roles
 }
 
-fn not_yet(message: &str, expected: &str, node: &Node, report: &mut Report) {
+pub(super) fn not_yet(message: &str, expected: &str, node: &Node, report: &mut Report) {
     report.add(FindingCode::NotInThisVersion, &node.place, message, expected);
-}
-
-/// The block that has the method's name.
-fn settings(
-    node: Option<&Node>,
-    method: &'static Declaration,
-    features: Features,
-    place: &Place,
-    report: &mut Report,
-) -> (Option<Written<FreshProof>>, Written<LookUp>) {
-    let mut allowed = vec!["rejoin"];
-    if method.has_fresh_proof {
-        allowed.extend(["fresh_proof", "document_ttl"]);
-    }
-    if method.has_look_up {
-        allowed.push("look_up");
-    }
-    let no_look_up = Written { value: LookUp::None, place: place.clone(), is_default: true };
-    let default = if method.has_fresh_proof {
-        FreshProof::Required
-    } else {
-        FreshProof::NotRequired { document_ttl: None }
-    };
-    let default = Written { value: default, place: place.clone(), is_default: true };
-    let Some(node) = node else { return (Some(default), no_look_up) };
-    let Some(keys) = Keys::read(node, "the method's settings", &allowed, report) else {
-        return (None, no_look_up);
-    };
-    if let Some(node) = keys.get("rejoin") {
-        rejoin(node, report);
-    }
-    let look_up = match keys.get("look_up") {
-        Some(node) => look_up(node, features, report),
-        None => no_look_up,
-    };
-    let proof =
-        if method.has_fresh_proof { fresh_proof(&keys, default, report) } else { Some(default) };
-    (proof, look_up)
-}
-
-fn fresh_proof(
-    keys: &Keys<'_>,
-    default: Written<FreshProof>,
-    report: &mut Report,
-) -> Option<Written<FreshProof>> {
-    let written = keys.get("fresh_proof");
-    let is_required = match written {
-        None => true,
-        Some(node) => match decode::text(node, "fresh_proof", report)? {
-            "required" => true,
-            "not_required" => false,
-            _ => return invalid(node, "fresh_proof", "required or not_required", report),
-        },
-    };
-    let place = written.map_or(keys.place, |node| &node.place).clone();
-    match (is_required, keys.get("document_ttl")) {
-        (true, None) => {
-            let value = FreshProof::Required;
-            Some(written.map_or(default, |_| Written { value, place, is_default: false }))
-        }
-        (true, Some(node)) => {
-            let message = "`document_ttl` does nothing where a fresh proof is required: an old \
-                           document may join with one";
-            let expected = "no `document_ttl`, or `fresh_proof: not_required`";
-            report.add(FindingCode::DocumentTtlUnused, &node.place, message, expected);
-            None
-        }
-        (false, None) => {
-            if !keys.has("document_ttl") {
-                let message = "without a fresh proof a document would join for ever";
-                let expected = "`document_ttl: 15m` beside it, at most 24h";
-                report.add(FindingCode::DocumentTtlMissing, &place, message, expected);
-            }
-            None
-        }
-        (false, Some(node)) => {
-            let span = decode::duration(node, "document_ttl", MAX_DOCUMENT_TTL, report)?;
-            let value = FreshProof::NotRequired { document_ttl: Some(span) };
-            Some(Written { value, place, is_default: false })
-        }
-    }
-}
-
-fn look_up(node: &Node, features: Features, report: &mut Report) -> Written<LookUp> {
-    let written = |value| Written { value, place: node.place.clone(), is_default: false };
-    match &node.content {
-        Content::Scalar { text, .. } if text == "none" => written(LookUp::None),
-        Content::Scalar { text, .. } if text == "own" && features.look_up => written(LookUp::Own),
-        Content::Scalar { .. } | Content::Sequence(_) | Content::Mapping(_) => {
-            let message = "looking at instances comes with a later version";
-            not_yet(message, "`look_up: none` until then", node, report);
-            // As if it looked, so that its rules are not reported as well.
-            written(LookUp::Own)
-        }
-    }
-}
-
-fn rejoin(node: &Node, report: &mut Report) {
-    let is_never = matches!(&node.content,
-        Content::Scalar { text, .. } if text == "never");
-    if !is_never {
-        let message = "`rejoin` other than `never` comes with a later version";
-        let expected = "`rejoin: never`; until then `muster nodes allow-rejoin` admits one node";
-        not_yet(message, expected, node, report);
-    }
 }
 
 fn certificate(

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use super::compare::{self, Budget};
 use super::document::Metadata;
 use super::finding::{FindingCode, Place, Report};
-use super::join_policy::{FreshProof, JoinPolicy};
+use super::join_policy::JoinPolicy;
 use super::rule::{Effect, Rule, Test};
+use super::settings::FreshProof;
 use crate::domain::{Lifetime, PolicyName, Timestamp};
+use crate::methods::LookUp;
 
 /// How long before its end a rule is worth a look.
 const SOON: Lifetime = Lifetime::from_days(14);
@@ -86,6 +88,12 @@ fn alone(policy: &JoinPolicy, now: Option<Timestamp>, report: &mut Report) {
                        one may join for some hours";
         let expected = format!("`{}: {{look_up: none}}` if that is meant", policy.method());
         report.add(FindingCode::LookUpDefault, place, message, expected);
+    }
+    if policy.look_up.value != LookUp::None && !policy.reads_facts() {
+        let message = "an instance is only looked at after a fresh proof, which this policy does \
+                       not require";
+        let expected = "`fresh_proof: required`, or `look_up: none`";
+        report.add(FindingCode::LookUpUnused, &policy.look_up.place, message, expected);
     }
     shared_names(policy, report);
     for rule in &policy.allow {
@@ -237,7 +245,7 @@ fn weaker_in(weak: &JoinPolicy, strong: &JoinPolicy) -> Vec<&'static str> {
         ) if longer > document_ttl => weaker.push("document_ttl"),
         (FreshProof::NotRequired { .. } | FreshProof::Required, _) => {}
     }
-    if weak.look_up.value < strong.look_up.value {
+    if strong.reads_facts() && !weak.reads_facts() {
         weaker.push("look_up");
     }
     if weak.ttl() > strong.ttl() {

@@ -22,6 +22,7 @@ mod lint;
 mod reason;
 mod rule;
 mod set;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod truth;
@@ -35,7 +36,8 @@ pub use explain::{
     explain,
 };
 pub use finding::{Finding, FindingCode, Place, Severity};
-pub use join_policy::{FreshProof, JoinPolicy};
+pub use join_policy::JoinPolicy;
 pub use rule::Rule;
 pub use set::{Loaded, MAX_FILES, PolicyFile, PolicySet, Vocabulary, load};
+pub use settings::FreshProof;
 pub use yaml::MAX_FILE_BYTES;

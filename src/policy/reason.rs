@@ -59,8 +59,16 @@ pub(super) fn reason(policy: &JoinPolicy, case: &Case<'_>) -> Reason {
                 reason(Outcome::Refused, 1, Some(rule), Some("dns_names"), &place, message)
             }
         },
-        Err(Objection::Disproven) => {
-            terms("fresh_proof", proof_place, "the proof that was offered is false".to_owned())
+        Err(Objection::Contradicted(found)) => {
+            terms("fresh_proof", proof_place, found.reason.clone())
+        }
+        Err(Objection::ProofNotChecked(why)) => {
+            let outcome = Outcome::NeedsFacts;
+            reason(outcome, 1, None, Some("fresh_proof"), proof_place, why.to_owned())
+        }
+        Err(Objection::NotRunning(state)) => {
+            let message = format!("EC2 says that the instance is {state}");
+            terms("state", &policy.look_up.place, message)
         }
         Err(Objection::ProofMissing) => terms(
             "fresh_proof",

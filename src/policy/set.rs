@@ -11,7 +11,7 @@ use super::decide::Denial;
 use super::document::{self, Document, Kind};
 use super::finding::{Finding, FindingCode, Place, Report};
 use super::guardrails;
-use super::join_policy::{self, Features, JoinPolicy, LookUp};
+use super::join_policy::{self, JoinPolicy};
 use super::lint;
 use super::rule::{Accounts, Rule, Test};
 use super::yaml;
@@ -61,15 +61,6 @@ pub struct PolicySet {
 
 /// Reads a set. Without `now` nothing is said of times.
 pub fn load(files: &[PolicyFile], vocabulary: &Vocabulary, now: Option<Timestamp>) -> Loaded {
-    load_with(files, vocabulary, now, Features { look_up: false })
-}
-
-pub(super) fn load_with(
-    files: &[PolicyFile],
-    vocabulary: &Vocabulary,
-    now: Option<Timestamp>,
-    features: Features,
-) -> Loaded {
     let mut report = Report::default();
     let mut files = files.to_vec();
     files.sort_by(|left, right| left.name.cmp(&right.name));
@@ -80,7 +71,7 @@ pub(super) fn load_with(
         report.add(FindingCode::LimitExceeded, &place, message, "at most 10,000 files");
         return Loaded { set: None, findings: report.into_findings(), hash };
     }
-    let policies = read(&files, vocabulary, now, features, &mut report);
+    let policies = read(&files, vocabulary, now, &mut report);
     let set = (!report.has_errors()).then(|| {
         let accounts = named_accounts(&policies);
         Arc::new(PolicySet { files, hash: hash.clone(), policies, accounts })
@@ -108,7 +99,6 @@ fn read(
     files: &[PolicyFile],
     vocabulary: &Vocabulary,
     now: Option<Timestamp>,
-    features: Features,
     report: &mut Report,
 ) -> BTreeMap<PolicyName, JoinPolicy> {
     let nodes: Vec<yaml::Node> = files.iter().flat_map(|file| file_nodes(file, report)).collect();
@@ -136,7 +126,7 @@ fn read(
         let fields = method.fields.iter().collect();
         let mut reader =
             Reader { fields, regions: &vocabulary.regions, sets: &sets, used_sets: &mut used_sets };
-        let policy = join_policy::read(document, method, &mut reader, features, report);
+        let policy = join_policy::read(document, method, &mut reader, report);
         let Some(mut policy) = policy else { continue };
         guardrails.hold(&policy, &document.metadata, report);
         policy.deny.extend(deny_lists.iter().filter(|rule| applies(rule, method)).cloned());
@@ -178,10 +168,11 @@ pub(super) fn applies(rule: &Rule, method: &Declaration) -> bool {
 }
 
 /// A rule on a fact that its policy never reads would stay unknown for ever: a prohibition would
-/// refuse everybody and a permission nobody, and no reader of the file would see why (P1).
+/// refuse everybody and a permission nobody, and no reader of the file would see why (P1). Without
+/// a proof nobody is asked (D2), so a policy that requires none reads no fact either.
 fn facts_that_are_never_read(policies: &BTreeMap<PolicyName, JoinPolicy>, report: &mut Report) {
     let mut blind: BTreeMap<&Place, (&str, Vec<&str>)> = BTreeMap::new();
-    for policy in policies.values().filter(|policy| policy.look_up.value == LookUp::None) {
+    for policy in policies.values().filter(|policy| !policy.reads_facts()) {
         let deny = policy.deny.iter().map(AsRef::as_ref);
         for condition in policy.allow.iter().chain(deny).flat_map(|rule| &rule.conditions) {
             if condition.field.source == Source::Instance {
@@ -196,10 +187,11 @@ fn facts_that_are_never_read(policies: &BTreeMap<PolicyName, JoinPolicy>, report
         let more = names.len().saturating_sub(20);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         let message = format!(
-            "`{field}` is read by looking at the instance, which these policies never do \
-             (`look_up: none`): `{shown}`{more}"
+            "`{field}` is read by looking at the instance after a fresh proof, which these \
+             policies never do: `{shown}`{more}"
         );
-        let expected = "a rule without it; look-ups come with a later version";
+        let expected = "`fresh_proof: required` and `look_up: own` or a role in those policies, \
+                        or a rule without it";
         report.add(FindingCode::FactNeverRead, place, message, expected);
     }
 }

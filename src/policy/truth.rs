@@ -66,10 +66,11 @@ impl Condition {
                 None => absent_claim(effect),
             },
             (test, Source::Instance) => match view.instance {
-                None | Some(Instance::NotRead(_)) => Truth::Unknown,
+                None | Some(Instance::NotRead(_) | Instance::Refuted(_)) => Truth::Unknown,
                 Some(Instance::Known(facts)) => match facts.get(self.field.reads) {
-                    Some(value) => test.holds(value, view.now),
-                    None => test.holds_for_absent_fact(),
+                    Some(Some(value)) => test.holds(value, view.now),
+                    Some(None) => test.holds_for_absent_fact(),
+                    None => Truth::Unknown,
                 },
             },
         }
@@ -77,7 +78,9 @@ impl Condition {
 
     /// Whether this reads a fact of the instance that was not read.
     pub(super) fn is_unread(&self, view: &View<'_>) -> bool {
-        self.field.source == Source::Instance && !matches!(view.instance, Some(Instance::Known(_)))
+        self.field.source == Source::Instance
+            && !matches!(view.instance,
+                Some(Instance::Known(facts)) if facts.contains_key(self.field.reads))
     }
 }
 

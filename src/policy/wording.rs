@@ -46,8 +46,8 @@ pub(super) fn actual(condition: &Condition, view: &View<'_>) -> Option<String> {
     let value = match condition.field.source {
         Source::Claim => &view.claims.get(condition.field.reads)?.value,
         Source::Instance => match view.instance? {
-            Instance::NotRead(_) => return None,
-            Instance::Known(facts) => facts.get(condition.field.reads)?,
+            Instance::NotRead(_) | Instance::Refuted(_) => return None,
+            Instance::Known(facts) => facts.get(condition.field.reads)?.as_ref()?,
         },
     };
     let text = match (&condition.test, value) {

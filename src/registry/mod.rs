@@ -125,6 +125,13 @@ impl View {
         rules::other_key(self.enrollment()?, key, epoch, besides)
     }
 
+    /// Whether a good proof could only show a conflict: then the cloud is asked who it is, and no
+    /// more (D2).
+    pub fn is_settled_against(&self, key: KeyDigest, epoch: Timestamp, now: Timestamp) -> bool {
+        let bound = self.enrollment().filter(|_| !self.has_grant(now));
+        bound.is_some_and(|enrollment| rules::is_settled_against(enrollment, key, epoch))
+    }
+
     /// Refuses what can be refused before anybody else is asked.
     pub fn refuse_early(
         &self,

@@ -2,11 +2,15 @@
 
 use super::View;
 use super::enrollment::{Enrollment, State};
-use crate::domain::{Code, KeyDigest, Timestamp};
+use crate::domain::{Code, KeyDigest, Lifetime, Timestamp};
 use crate::policy::{Approval, Order, Strength};
 
 /// What a node and an operator read of a conflict.
 const BOUND_TO_ANOTHER_KEY: &str = "this run of the instance is enrolled with another key";
+
+/// How much later than the document an instance may have started by EC2's word. That the two times
+/// are equal is likely and not documented.
+const LAUNCH_TOLERANCE: Lifetime = Lifetime::from_minutes(2);
 
 /// What an approval does to an enrollment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +96,31 @@ pub(super) fn refuse_early(
     }
 }
 
+/// A document from before the start that the cloud tells of: it needs no memory of that start (K2).
+fn refuse_earlier_run(
+    enrollment: Option<&Enrollment>,
+    approval: &Approval,
+) -> Result<(), Box<Conflict>> {
+    match approval.run_began() {
+        Some(began) if approval.epoch() < began.minus(LAUNCH_TOLERANCE) => {
+            let epoch = approval.epoch();
+            let message = format!("the document is of {epoch}, the instance started at {began}");
+            Err(Conflict::new(Code::EpochStale, &message, enrollment))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Whether another key is bound to this run and no proof would displace it: nothing that the cloud
+/// says of the instance changes that.
+pub(super) fn is_settled_against(
+    enrollment: &Enrollment,
+    key: KeyDigest,
+    epoch: Timestamp,
+) -> bool {
+    enrollment.strength == Strength::Proof && other_key(enrollment, key, epoch, "").is_some()
+}
+
 /// A run that is bound to another key.
 pub(super) fn other_key(
     enrollment: &Enrollment,
@@ -119,6 +148,7 @@ pub(super) fn admit(
 ) -> Result<Change, Box<Conflict>> {
     let enrollment = view.enrollment();
     refuse_early(enrollment, view.key_holder(), place, approval.epoch())?;
+    refuse_earlier_run(enrollment, approval)?;
     let has_grant = view.has_grant(now);
     if relies_on_grant && !has_grant {
         return Err(Conflict::new(

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::cloud::{AwsSection, Cloud};
 use crate::domain::TrustDomain;
 
 /// The longest configuration file that is read.
@@ -46,12 +47,6 @@ struct ListenSection {
 #[serde(deny_unknown_fields, default)]
 struct DiagnosticsSection {
     address: Option<SocketAddr>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct AwsSection {
-    certificates_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -109,6 +104,8 @@ pub struct Config {
     pub diagnostics_listen: SocketAddr,
     /// More region certificates.
     pub certificates_dir: Option<PathBuf>,
+    /// How AWS is reached.
+    pub cloud: Cloud,
     /// Opens the CA keys.
     pub passphrase_file: Option<PathBuf>,
     /// A copy of the audit log.
@@ -167,6 +164,7 @@ impl Config {
                     .to_owned(),
             ));
         }
+        let cloud = file.aws.check().map_err(InvalidConfig)?;
         Ok(Self {
             trust_domain: flags.trust_domain.or(file.trust_domain),
             policies: flags.policies.or(file.policies).unwrap_or_else(|| data_dir.join("policies")),
@@ -182,6 +180,7 @@ impl Config {
             handshakes_max,
             diagnostics_listen,
             certificates_dir: file.aws.certificates_dir,
+            cloud,
             passphrase_file: file.ca.passphrase_file,
             audit_file: file.audit.file,
             audit_stdout: file.audit.stdout,

@@ -1,5 +1,6 @@
 //! `muster.v1.JoinService`: messages in and out, no decisions.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,12 +40,13 @@ pub(super) struct JoinApi {
     joins: Arc<Joins>,
     metrics: Arc<Metrics>,
     in_flight: Arc<Semaphore>,
+    fips_wanted: bool,
 }
 
 impl JoinApi {
-    /// Serves these joins.
-    pub(super) fn new(joins: Arc<Joins>, metrics: Arc<Metrics>) -> Self {
-        Self { joins, metrics, in_flight: Arc::new(Semaphore::new(IN_FLIGHT_MAX)) }
+    /// Serves these joins. `fips_wanted`: nodes sign for STS's FIPS endpoint where there is one.
+    pub(super) fn new(joins: Arc<Joins>, metrics: Arc<Metrics>, fips_wanted: bool) -> Self {
+        Self { joins, metrics, in_flight: Arc::new(Semaphore::new(IN_FLIGHT_MAX)), fips_wanted }
     }
 }
 
@@ -63,10 +65,10 @@ impl JoinService for JoinApi {
             .get::<Connection>()
             .cloned()
             .ok_or_else(|| status(Code::Internal, None, None, None))?;
-        let source = connection.peer.ip().to_canonical().to_string();
+        let source = connection.peer.ip().to_canonical();
         if !connection.take_stream() {
             let hint = "a connection serves one join; open another".to_owned();
-            return Err(self.refuse(Code::MalformedRequest, Some(hint), &source).await);
+            return Err(self.refuse(Code::MalformedRequest, Some(hint), source).await);
         }
         let (replies, stream) = mpsc::channel(2);
         let exchange = Exchange {
@@ -76,6 +78,7 @@ impl JoinService for JoinApi {
             source,
             method: "unknown",
             in_flight: Arc::clone(&self.in_flight),
+            fips_wanted: self.fips_wanted,
             sent: request.into_inner(),
         };
         let span = info_span!("join", rpc.method = "Join", source = %connection.peer);
@@ -101,8 +104,8 @@ impl JoinService for JoinApi {
 }
 
 impl JoinApi {
-    async fn refuse(&self, code: Code, hint: Option<String>, source: &str) -> Status {
-        let refusal = self.joins.refuse_unread(code, hint, source).await;
+    async fn refuse(&self, code: Code, hint: Option<String>, source: IpAddr) -> Status {
+        let refusal = self.joins.refuse_unread(code, hint, &source.to_string()).await;
         let labels = JoinLabels { method: "unknown", code: code.as_str() };
         self.metrics.joins.get_or_create(&labels).inc();
         refused(&refusal)
@@ -114,9 +117,10 @@ struct Exchange {
     joins: Arc<Joins>,
     metrics: Arc<Metrics>,
     channel: [u8; 32],
-    source: String,
+    source: IpAddr,
     method: &'static str,
     in_flight: Arc<Semaphore>,
+    fips_wanted: bool,
     sent: Streaming<JoinRequest>,
 }
 
@@ -152,7 +156,12 @@ impl Exchange {
         if aws_lc_rs::rand::fill(&mut nonce).is_err() {
             return Err(self.refuse(Code::Internal, None).await);
         }
-        let challenge = Challenge { nonce: nonce.to_vec(), csr_wanted: false };
+        let challenge = Challenge {
+            nonce: nonce.to_vec(),
+            csr_wanted: false,
+            server_time: self.joins.clock.now().unix_seconds(),
+            fips_wanted: self.fips_wanted,
+        };
         let challenge = JoinResponse { step: Some(Answered::Challenge(challenge)) };
         if replies.send(Ok(challenge)).await.is_err() {
             return Err(self.malformed("the node went away").await);
@@ -167,7 +176,7 @@ impl Exchange {
             nonce,
             evidence: evidence.evidence,
             pop: evidence.pop,
-            source: self.source.clone(),
+            source: self.source,
         };
         // From here on it is the server's own time. Whoever waits for a node holds no place: silent
         // streams would otherwise shut everybody out.
@@ -198,7 +207,7 @@ impl Exchange {
     }
 
     async fn refuse(&self, code: Code, hint: Option<String>) -> Refusal {
-        self.joins.refuse_unread(code, hint, &self.source).await
+        self.joins.refuse_unread(code, hint, &self.source.to_string()).await
     }
 
     fn method_label(&self, name: &str) -> &'static str {

@@ -1,14 +1,20 @@
 //! Metrics, named `muster_…`; every label value is of a closed set.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+
+use crate::aws::{CallCounts, CallStatistics};
+use crate::domain::Timestamp;
 
 /// Labels of a finished join.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -38,8 +44,9 @@ pub(super) struct Metrics {
     pub(super) audit_counted: Gauge<u64, AtomicU64>,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
+impl Metrics {
+    /// Metrics of a server that makes these calls.
+    pub(super) fn new(calls: Arc<CallStatistics>) -> Self {
         let mut registry = Registry::with_prefix("muster");
         let joins = Family::default();
         registry.register("joins", "Finished joins by method and code", joins.clone());
@@ -67,6 +74,7 @@ impl Default for Metrics {
             "Refusals that were counted without a record of their own",
             audit_counted.clone(),
         );
+        registry.register_collector(Box::new(CloudCollector(calls)));
         Self {
             registry,
             joins,
@@ -78,14 +86,51 @@ impl Default for Metrics {
             audit_counted,
         }
     }
-}
 
-impl Metrics {
     /// As the text of `OpenMetrics`.
     pub(super) fn to_text(&self) -> String {
         let mut text = String::new();
         // Writing to a string does not fail; what is there is better than nothing.
         let _complete = encode(&mut text, &self.registry);
         text
+    }
+}
+
+/// Calls to AWS, read where they are counted.
+#[derive(Debug)]
+struct CloudCollector(Arc<CallStatistics>);
+
+/// Reads one number.
+type Read = fn(&CallCounts) -> u64;
+
+/// Label of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ServiceLabel {
+    service: &'static str,
+}
+
+impl Collector for CloudCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let services = [("sts", &self.0.sts), ("ec2", &self.0.ec2)];
+        let counters: [(&str, &str, Read); 3] = [
+            ("aws_calls", "Calls to AWS", CallCounts::calls),
+            ("aws_calls_throttled", "Calls that AWS throttled", CallCounts::throttled),
+            ("aws_calls_failed", "Calls that failed otherwise", CallCounts::failed),
+        ];
+        for (name, help, read) in counters {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (service, counts) in services {
+                let label = ServiceLabel { service };
+                ConstCounter::new(read(counts)).encode(family.encode_family(&label)?)?;
+            }
+        }
+        let (name, help) = ("aws_last_success_seconds", "Last answer, seconds since 1970");
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (service, counts) in services {
+            let seconds = counts.last_success().map_or(0, Timestamp::unix_seconds);
+            let label = ServiceLabel { service };
+            ConstGauge::new(seconds).encode(family.encode_family(&label)?)?;
+        }
+        Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! The server: configuration, listeners, composition. Wiring, no decisions; the only module that
 //! knows which backends exist.
 
+mod cloud;
 mod config;
 mod data_directory;
 mod diagnostics;
@@ -10,12 +11,14 @@ mod listener;
 mod local;
 mod metrics;
 mod node_record;
+mod policies;
 pub mod policy_directory;
 mod run;
 mod status;
 mod tasks;
 mod tls;
 
+pub use cloud::Cloud;
 pub use config::{Config, ConfigFile, EXAMPLE, InvalidConfig, Overrides};
 pub use data_directory::{DataDirectory, UnusableDirectory, socket_path, store_path};
 pub use explanation::Explainer;

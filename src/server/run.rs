@@ -1,7 +1,6 @@
 //! Composition: which backends are plugged in where, and the life of the process.
 
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -14,6 +13,7 @@ use tokio::time::timeout;
 use tonic::service::Routes;
 use tracing::{info, warn};
 
+use super::cloud::Cloud;
 use super::config::Config;
 use super::data_directory::{DataDirectory, UnusableDirectory, socket_path};
 use super::diagnostics::{self, Diagnostics};
@@ -22,19 +22,20 @@ use super::grpc::{JoinApi, MESSAGE_BYTES_MAX};
 use super::listener::{self, Limits};
 use super::local::{self, Local};
 use super::metrics::Metrics;
+use super::policies;
 use super::policy_directory;
 use super::tasks;
 use super::tls::{self, ListenerCertificates, UnusableTls};
 use crate::audit::{Audit, Class, Outcome, Record};
-use crate::aws::RegionCertificates;
+use crate::aws::CallStatistics;
 use crate::ca::{
     Authorities, BuiltinCa, CertificateAuthority, IssueError, KeyFileError, Passphrase,
 };
 use crate::clock::Clock;
 use crate::domain::{PolicyHash, TrustDomain};
 use crate::join::JoinService;
-use crate::methods;
-use crate::policy::{Finding, FreshProof, PolicySet, Vocabulary};
+use crate::methods::{self, Sources};
+use crate::policy::{Finding, Vocabulary};
 use crate::proto::join_service_server::JoinServiceServer;
 use crate::registry::Registry;
 use crate::store::{CommitError, Key, Put, SqliteStore, Store, StoreUnavailable, Transaction};
@@ -60,9 +61,9 @@ pub enum StartError {
     /// TLS of the listener.
     #[error(transparent)]
     Tls(#[from] UnusableTls),
-    /// Region certificates.
+    /// Region certificates, or the way to AWS.
     #[error("{0}")]
-    Certificates(String),
+    Cloud(String),
     /// The policy set; it loads as a whole or not at all.
     #[error("the policy set in {} has {} errors; the first is {}", .directory.display(), .errors.len(), first(.errors))]
     Policies {
@@ -188,7 +189,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         data_dir: config.data_dir.clone(),
         policy_hash: foundation.joins.policies().hash().clone(),
     };
-    let record = started_record(&ready, &clock, config.simulation.is_some());
+    let record = started_record(&ready, &clock, &config);
     foundation.audit.write(&record).await?;
 
     let (stop, stopped) = watch::channel(false);
@@ -225,13 +226,14 @@ async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, St
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&data.store())?);
     let audit = Arc::new(Audit::new(Arc::clone(&store), clock.clone())?);
     let registry = Registry::new(Arc::clone(&store));
-    prepare_default_policies(config)?;
-    let certificates = region_certificates(config)?;
-    let vocabulary =
-        Vocabulary { methods: methods::ALL, regions: certificates.known_regions().clone() };
-    let policies = load_policies(config, &vocabulary, clock)?;
-    keep(&registry, &policies).await?;
-    let metrics = Arc::new(Metrics::default());
+    policies::prepare_default(config)?;
+    let calls = Arc::new(CallStatistics::default());
+    let sources = sources(config, clock, &calls)?;
+    let regions = sources.certificates.known_regions().clone();
+    let vocabulary = Vocabulary { methods: methods::ALL, regions };
+    let policies = policies::load(config, &vocabulary, clock)?;
+    policies::keep(&registry, &policies).await?;
+    let metrics = Arc::new(Metrics::new(calls));
     metrics.policies.set(i64::try_from(policies.len()).unwrap_or(i64::MAX));
     let passphrase = config.passphrase_file.as_deref().map(Passphrase::from_file).transpose()?;
     let authorities = open_authorities(&data, store.as_ref(), passphrase.as_ref(), clock).await?;
@@ -239,7 +241,7 @@ async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, St
     authority.check().await?;
     let joins = Arc::new(JoinService {
         clock: clock.clone(),
-        methods: methods::build(certificates),
+        methods: methods::build(sources),
         policies: RwLock::new(policies),
         registry: registry.clone(),
         audit: Arc::clone(&audit),
@@ -249,6 +251,19 @@ async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, St
         join_root: authorities.join_root.certificate().clone(),
     });
     Ok(Foundation { data, store, audit, registry, authorities, vocabulary, joins, metrics })
+}
+
+/// AWS, or a simulator instead of it.
+fn sources(
+    config: &Config,
+    clock: &Clock,
+    calls: &Arc<CallStatistics>,
+) -> Result<Sources, StartError> {
+    let made = match &config.simulation {
+        Some(directory) => Cloud::simulated_sources(directory, clock, calls),
+        None => config.cloud.sources(config.certificates_dir.as_deref(), clock, calls),
+    };
+    made.map_err(StartError::Cloud)
 }
 
 /// Opens the authorities; they are made only if this installation never had any. A join root that is
@@ -305,7 +320,7 @@ async fn spawn_services(
     running.spawn(listener::serve(
         listeners.join.0,
         tls,
-        routes(&foundation.joins, metrics).await,
+        routes(&foundation.joins, metrics, config.cloud.wants_fips()).await,
         limits,
         Arc::clone(metrics),
         stopped.clone(),
@@ -334,65 +349,10 @@ async fn spawn_services(
     Ok(())
 }
 
-/// The simulator's certificates instead of AWS's, or AWS's and what the operator adds.
-fn region_certificates(config: &Config) -> Result<RegionCertificates, StartError> {
-    let loaded = match &config.simulation {
-        Some(simulation) => RegionCertificates::only_directory(&simulation.join("certificates")),
-        None => match &config.certificates_dir {
-            Some(directory) => RegionCertificates::embedded().with_directory(directory),
-            None => Ok(RegionCertificates::embedded()),
-        },
-    };
-    loaded.map_err(|error| StartError::Certificates(error.to_string()))
-}
-
-/// `DATA/policies` is made at the first start: empty, so nobody can join, and it says so.
-fn prepare_default_policies(config: &Config) -> Result<(), StartError> {
-    let path = config.data_dir.join("policies");
-    if config.policies != path || path.exists() {
-        return Ok(());
-    }
-    std::fs::DirBuilder::new()
-        .mode(0o700)
-        .create(&path)
-        .map_err(|source| policy_directory::Unreadable { path, source }.into())
-}
-
-fn load_policies(
-    config: &Config,
-    vocabulary: &Vocabulary,
-    clock: &Clock,
-) -> Result<Arc<PolicySet>, StartError> {
-    let loaded = policy_directory::load(&config.policies, vocabulary, Some(clock.now()))?;
-    let broken = |errors| StartError::Policies { directory: config.policies.clone(), errors };
-    let (errors, warnings): (Vec<Finding>, Vec<Finding>) =
-        loaded.findings.into_iter().partition(Finding::is_error);
-    let Some(set) = loaded.set else { return Err(broken(errors)) };
-    for warning in &warnings {
-        warn!(finding = %warning, "policy");
-    }
-    for policy in set.policies().filter(|policy| policy.fresh_proof() == FreshProof::Required) {
-        warn!(
-            policy = %policy.name(),
-            "every join under this policy is refused: fresh_proof is required, and this version cannot check one yet"
-        );
-    }
-    if set.is_empty() {
-        warn!(directory = %config.policies.display(), "no join policy is loaded: nobody can join");
-    }
-    Ok(set)
-}
-
-async fn keep(registry: &Registry, policies: &PolicySet) -> Result<(), StoreUnavailable> {
-    let files: Vec<_> =
-        policies.files().iter().map(|file| (file.name.clone(), file.text.clone())).collect();
-    registry.keep_policy_set(policies.hash(), &files).await
-}
-
-async fn routes(joins: &Arc<JoinService>, metrics: &Arc<Metrics>) -> Routes {
+async fn routes(joins: &Arc<JoinService>, metrics: &Arc<Metrics>, fips_wanted: bool) -> Routes {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<JoinServiceServer<JoinApi>>().await;
-    let api = JoinApi::new(Arc::clone(joins), Arc::clone(metrics));
+    let api = JoinApi::new(Arc::clone(joins), Arc::clone(metrics), fips_wanted);
     let service = JoinServiceServer::new(api)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(256 * 1024);
@@ -406,12 +366,14 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartErr
     Ok((listener, bound))
 }
 
-fn started_record(ready: &Ready, clock: &Clock, is_simulation: bool) -> Record {
+fn started_record(ready: &Ready, clock: &Clock, config: &Config) -> Record {
     let mut record = Record::new(clock.now(), Class::Security, "server-start", Outcome::Done);
     record.policy_hash = Some(ready.policy_hash.clone());
     record
         .with("version", env!("CARGO_PKG_VERSION"))
         .with("trust_domain", ready.trust_domain.to_string())
         .with("pin", ready.pin.clone())
-        .with("simulation", is_simulation)
+        .with("simulation", config.simulation.is_some())
+        .with("endpoints", config.cloud.replaced_endpoints())
+        .with("insecure_endpoints", config.cloud.is_insecure())
 }

@@ -27,6 +27,8 @@ pub struct SimulatedInstance {
     pub pending_time: Timestamp,
     /// How many network hops an answer of its metadata service may take; none ever arrives with 0.
     pub hop_limit: u32,
+    /// Whose document its metadata service shows; its own unless given. For playing a thief.
+    pub document_of: Option<InstanceId>,
     /// What EC2 says of it beyond its document.
     pub record: InstanceRecord,
 }

@@ -117,7 +117,13 @@ impl Machine {
         if let Some(document) = self.document.get() {
             return Some(document.clone());
         }
-        let document = simulator.document(&self.instance)?;
+        let document = match &self.instance.document_of {
+            None => simulator.document(&self.instance)?,
+            // Not kept: the other machine may be started anew.
+            Some(other) => {
+                return simulator.document(&simulator.machine(other.as_str())?.instance);
+            }
+        };
         Some(self.document.get_or_init(|| document).clone())
     }
 }

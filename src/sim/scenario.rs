@@ -26,14 +26,14 @@ account = "111122223333"
 account = "111122223333"
 region = "us-west-2"
 count = 2
-instance_profile = "web"
-tags = {Name = "web", environment = "example"}
+instance_profile = "web-example"
+tags = {Name = "web", Tier = "web"}
 
 [[instances]]
 account = "444455556666"
 region = "eu-central-1"
 instance_profile = "worker"
-tags = {Name = "worker", environment = "example"}
+tags = {Name = "worker", Tier = "batch"}
 
 [[roles]]
 account = "111122223333"
@@ -95,6 +95,7 @@ pub enum InvalidScenario {
 /// vpc = "vpc-0123456789abcdef0"
 /// subnet = "subnet-0123456789abcdef0"
 /// security_groups = ["sg-0123456789abcdef0"]
+/// # document_of = "i-0123456789abcdef0"   # shows a copy of that instance's document: a thief
 ///
 /// [[instances]]
 /// account = "444455556666"

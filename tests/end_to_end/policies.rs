@@ -60,18 +60,6 @@ fn with_no_policy_nobody_can_join_and_the_server_says_so() {
 }
 
 #[test]
-fn a_policy_that_cannot_admit_anybody_yet_is_warned_of() {
-    let proven =
-        POLICY.replace("fresh_proof: not_required, document_ttl: 24h", "fresh_proof: required");
-    let directory = prepared(&proven);
-    let log = directory.path().join("server.log");
-
-    let running = Process::start(server(directory.path()), &log);
-
-    assert!(running.log().contains("fresh_proof is required"), "{}", running.log());
-}
-
-#[test]
 fn simulation_and_reality_never_share_a_data_directory() {
     let directory = prepared(POLICY);
     let log = directory.path().join("server.log");

@@ -171,6 +171,8 @@ fn answer_metadata(mut stream: TcpStream, document: &str) {
         "a-session-token"
     } else if line.contains("/instance-id") {
         OTHER_WORKER
+    } else if line.contains("/placement/region") {
+        "us-west-2"
     } else {
         document
     };

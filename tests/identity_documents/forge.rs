@@ -1,10 +1,14 @@
 //! Makes signed messages in AWS's shape, and every wrong one too. It knows nothing of the code
 //! under test: the encodings are written by hand.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use muster::aws::RegionCertificates;
+use muster::aws::{
+    AwsHttp, CallStatistics, Ec2Client, Endpoints, OwnCredentials, RegionCertificates, Service, Sts,
+};
+use muster::clock::Clock;
+use muster::methods::Sources;
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, DnValue, KeyPair, RsaKeySize, SigningKey,
 };
@@ -200,3 +204,14 @@ pub(crate) const DOCUMENT: &str = r#"{
   "region" : "us-west-2",
   "version" : "2017-09-30"
 }"#;
+
+/// Verifies with these certificates, and asks nobody: there is nobody at that port.
+pub(crate) fn sources(certificates: RegionCertificates) -> Sources {
+    let mut nowhere = Endpoints::default();
+    nowhere.replace(Service::Sts, None, "http://127.0.0.1:9", true).unwrap();
+    let (http, calls) = (AwsHttp::plain().unwrap(), Arc::<CallStatistics>::default());
+    let sts = Sts::new(http.clone(), nowhere.clone(), Clock::system(), calls.clone());
+    let nobody = OwnCredentials::fixed("AKIA", "nobody", None);
+    let ec2 = Ec2Client::new(http, nowhere, nobody, Clock::system(), calls);
+    Sources { certificates, sts, ec2 }
+}

@@ -4,14 +4,15 @@ use muster::aws::RegionCertificates;
 use muster::domain::{Code, KeyBinding, Lifetime, PublicKey, Purpose, Timestamp};
 use muster::methods::ec2::{Ec2, evidence};
 use muster::methods::{
-    Claims, FactsNeeded, Instance, JoinMethod, Proof, Provenance, Rejection, Value,
+    Claims, FactsNeeded, Instance, JoinMethod, LookUp, Presented, Proof, Provenance, Rejection,
+    Value, gather,
 };
 use rcgen::{KeyPair, PublicKeyData};
 
 use crate::forge::*;
 
 fn method() -> Ec2 {
-    Ec2::new(RegionCertificates::only_directory(AWS.directory.path()).unwrap())
+    Ec2::new(sources(RegionCertificates::only_directory(AWS.directory.path()).unwrap()))
 }
 
 fn binding() -> KeyBinding {
@@ -30,11 +31,11 @@ fn text(message: &[u8]) -> String {
 }
 
 fn verify(evidence: &[u8], now: Timestamp) -> Result<Claims, Rejection> {
-    method().verify(evidence, &binding(), now)
+    method().verify(&Presented { evidence, binding: &binding(), source: None, now })
 }
 
 fn claims(message: &[u8]) -> Claims {
-    verify(&evidence(&text(message)), pending()).unwrap()
+    verify(&evidence(&text(message), None), pending()).unwrap()
 }
 
 // T26: every claim stands in the signed bytes, and is marked so.
@@ -81,7 +82,7 @@ fn nothing_is_read_beside_the_document() {
 // T43: on the boundary, and both clocks are named.
 #[test]
 fn a_document_from_the_future_is_refused() {
-    let evidence = evidence(&text(&AWS.message(DOCUMENT)));
+    let evidence = evidence(&text(&AWS.message(DOCUMENT)), None);
     let minute = pending().minus(Lifetime::from_seconds(60));
     assert!(verify(&evidence, minute).is_ok());
     let earlier = pending().minus(Lifetime::from_seconds(61));
@@ -96,17 +97,24 @@ fn a_document_from_the_future_is_refused() {
 // The age of a document is for policy to judge.
 #[test]
 fn an_old_document_is_verified_all_the_same() {
-    let evidence = evidence(&text(&AWS.message(DOCUMENT)));
+    let evidence = evidence(&text(&AWS.message(DOCUMENT)), None);
     assert!(verify(&evidence, pending().plus(Lifetime::from_days(3_000))).is_ok());
 }
 
+// D2: a document alone never makes anybody ask EC2, whatever the policy says.
 #[tokio::test]
-async fn neither_proof_nor_look_up_is_offered_yet() {
-    let claims = claims(&AWS.message(DOCUMENT));
+async fn without_a_proof_nobody_is_asked() {
+    let evidence = evidence(&text(&AWS.message(DOCUMENT)), None);
+    let (binding, now) = (binding(), pending());
+    let presented = Presented { evidence: &evidence, binding: &binding, source: None, now };
     let method = method();
-    assert_eq!(method.prove(&claims, &binding()).await.unwrap(), Proof::NotOffered);
-    let looked = method.look_up(&claims, &FactsNeeded::default()).await.unwrap();
-    assert!(matches!(looked, Instance::NotRead(_)));
+    let claims = method.verify(&presented).unwrap();
+    for proof_required in [true, false] {
+        let needed = FactsNeeded { proof_required, look_up: LookUp::Own, ..Default::default() };
+        let facts = gather(&method, &claims, &presented, &needed).await.unwrap();
+        assert_eq!(facts.values().proof, Proof::NotOffered);
+        assert!(matches!(facts.values().instance, Instance::NotRead(_)));
+    }
 }
 
 proptest::proptest! {

@@ -17,7 +17,9 @@ use muster::registry::Recorded;
 use muster::store::SqliteStore;
 use rcgen::KeyPair;
 
-use super::world::{ALLOWED, NOWHERE, Node, POLICIES, World, serial, simulator, start_of_story};
+use super::world::{
+    ALLOWED, NOWHERE, Node, POLICIES, World, serial, simulator, sources, start_of_story,
+};
 
 /// How many nodes join in the storm.
 const STORM: u64 = 48;
@@ -106,7 +108,8 @@ fn open(directory: &Path, window: &str) -> World {
         }
     };
     let clock = Clock::fixed(start_of_story());
-    World::in_directory(store, POLICIES, authority, certificates, clock, &ca, None)
+    let sources = sources(certificates, &clock);
+    World::in_directory(store, POLICIES, authority, sources, clock, &ca, None)
 }
 
 /// Prepares nodes and the simulator's certificates, so that both processes have the same.

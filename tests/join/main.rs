@@ -12,8 +12,12 @@
 )]
 
 mod authority;
+mod cloud;
 mod crash;
 mod enrollment;
+mod flood;
 mod issuing;
+mod look_up;
 mod policy_changes;
+mod proof;
 mod world;

@@ -5,14 +5,16 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock, RwLock};
 
 use muster::audit::{self, Audit, Class, Entry, Query};
-use muster::aws::RegionCertificates;
+use muster::aws::{
+    AwsHttp, CallStatistics, Ec2Client, Endpoints, OwnCredentials, RegionCertificates, Service, Sts,
+};
 use muster::ca::{Authorities, BuiltinCa, CertificateAuthority};
 use muster::clock::Clock;
 use muster::domain::{
     Code, KeyBinding, Lifetime, PublicKey, Purpose, Serial, Timestamp, TrustDomain, pop_message,
 };
 use muster::join::{Admission, Attempt, JoinService, Refusal, Start};
-use muster::methods::{self, ec2};
+use muster::methods::{self, Sources, ec2};
 use muster::policy::{self, PolicyFile, PolicySet, Vocabulary};
 use muster::registry::{Enrollment, Registry};
 use muster::sim::{InstanceRecord, Scenario, SimulatedInstance, Simulator};
@@ -106,10 +108,22 @@ pub(crate) fn start_of_story() -> Timestamp {
     "2026-11-20T12:00:00Z".parse().unwrap()
 }
 
-fn certificates() -> RegionCertificates {
+/// The certificates of the simulator, at which nobody is asked: these nodes offer no proof.
+pub(crate) fn certificates_of(simulator: &Simulator) -> RegionCertificates {
     let directory = tempfile::tempdir().unwrap();
-    let written = simulator().write(directory.path(), NOWHERE).unwrap();
+    let written = simulator.write(directory.path(), NOWHERE).unwrap();
     RegionCertificates::only_directory(&written).unwrap()
+}
+
+/// Nobody is there to ask.
+pub(crate) fn sources(certificates: RegionCertificates, clock: &Clock) -> Sources {
+    let mut nowhere = Endpoints::default();
+    nowhere.replace(Service::Sts, None, "http://127.0.0.1:9", true).unwrap();
+    let (http, calls) = (AwsHttp::plain().unwrap(), Arc::<CallStatistics>::default());
+    let sts = Sts::new(http.clone(), nowhere.clone(), clock.clone(), calls.clone());
+    let nobody = OwnCredentials::fixed("AKIA", "nobody", None);
+    let ec2 = Ec2Client::new(http, nowhere, nobody, clock.clone(), calls);
+    Sources { certificates, sts, ec2 }
 }
 
 pub(crate) fn policy_set(text: &str) -> Arc<PolicySet> {
@@ -138,7 +152,8 @@ impl World {
     ) -> Self {
         let keep = tempfile::tempdir().unwrap();
         let (clock, path) = (Clock::fixed(start_of_story()), keep.path().to_owned());
-        Self::in_directory(store, policies, authority, certificates(), clock, &path, Some(keep))
+        let sources = sources(certificates_of(simulator()), &clock);
+        Self::in_directory(store, policies, authority, sources, clock, &path, Some(keep))
     }
 
     /// A server whose authorities live in a directory that outlasts it.
@@ -146,7 +161,7 @@ impl World {
         store: Arc<dyn Store>,
         policies: &str,
         authority: impl Fn(Arc<Authorities>) -> Arc<dyn CertificateAuthority>,
-        certificates: RegionCertificates,
+        sources: Sources,
         clock: Clock,
         path: &Path,
         keep: Option<tempfile::TempDir>,
@@ -157,7 +172,7 @@ impl World {
         let registry = Registry::new(Arc::clone(&store));
         let joins = Arc::new(JoinService {
             clock: clock.clone(),
-            methods: methods::build(certificates),
+            methods: methods::build(sources),
             policies: RwLock::new(policy_set(policies)),
             registry: registry.clone(),
             audit: Arc::new(Audit::new(Arc::clone(&store), clock.clone()).unwrap()),
@@ -246,6 +261,7 @@ impl Node {
             private_ip: [10, 0, 0, 7].into(),
             pending_time: start_of_story().minus(Lifetime::from_minutes(2)),
             hop_limit: 1,
+            document_of: None,
             record: InstanceRecord::default(),
         })
     }
@@ -282,12 +298,12 @@ impl Node {
     pub(crate) fn attempt(&self, policy: &str) -> Attempt {
         let key = self.key.subject_public_key_info();
         let start = Start::parse(policy, "ec2", &key, "test").unwrap();
-        let evidence = ec2::evidence(&self.document);
+        let evidence = ec2::evidence(&self.document, None);
         let (channel, nonce) = ([1; 32], [2; 32]);
         let binding =
             KeyBinding::new(Purpose::Join, &channel, &nonce, "ec2", policy, &start.public_key);
         let pop = self.key.sign(&pop_message(&binding, &evidence)).unwrap();
-        Attempt { start, channel, nonce, evidence, pop, source: "192.0.2.7".to_owned() }
+        Attempt { start, channel, nonce, evidence, pop, source: [192, 0, 2, 7].into() }
     }
 }
 

@@ -12,7 +12,7 @@ use super::Failure;
 use crate::cli::input;
 use crate::domain::{Code, Timestamp};
 use crate::methods::ec2::{IdentityDocument, MAX_DOCUMENT_BYTES};
-use crate::methods::{ClaimValues, Provenance, Value};
+use crate::methods::{ClaimValues, InstanceFacts, Provenance, Value};
 
 /// The method whose claims these are.
 pub(super) const METHOD: &str = "ec2";
@@ -97,19 +97,44 @@ pub(super) fn nothing_given() -> Failure {
     Failure::new(Code::ClaimsInvalid, "neither --document nor --claims was given")
 }
 
-/// What EC2 would say.
+/// What EC2 would say: a member that is missing was not read, one that is null is not there.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct InstanceDocument {
-    state: Option<String>,
-    instance_profile: Option<String>,
-    tags: Option<Tags>,
-    vpc: Option<String>,
-    subnet: Option<String>,
-    security_groups: Option<Vec<String>>,
-    auto_scaling_group: Option<String>,
-    launch_time: Option<Timestamp>,
-    imds: Option<MetadataOptions>,
+    state: Said<String>,
+    instance_profile: Said<String>,
+    tags: Said<Tags>,
+    vpc: Said<String>,
+    subnet: Said<String>,
+    security_groups: Said<Vec<String>>,
+    auto_scaling_group: Said<String>,
+    launch_time: Said<Timestamp>,
+    imds: Said<MetadataOptions>,
+}
+
+/// A member that tells "nothing was said" from "there is none".
+#[derive(Debug, Default)]
+enum Said<T> {
+    #[default]
+    Nothing,
+    None,
+    Some(T),
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Said<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Ok(Option::deserialize(from)?.map_or(Self::None, Self::Some))
+    }
+}
+
+impl<T> Said<T> {
+    fn map<U>(self, with: impl Fn(T) -> U) -> Said<U> {
+        match self {
+            Self::Nothing => Said::Nothing,
+            Self::None => Said::None,
+            Self::Some(value) => Said::Some(with(value)),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -147,13 +172,13 @@ impl<'de> Deserialize<'de> for Tags {
     }
 }
 
-/// Reads what EC2 would say of the instance. A member that is missing or null is one that the
-/// instance does not have.
-pub(super) fn instance_of_json(file: &Path) -> Result<BTreeMap<&'static str, Value>, Failure> {
+/// Reads what EC2 would say of the instance.
+pub(super) fn instance_of_json(file: &Path) -> Result<InstanceFacts, Failure> {
     let document: InstanceDocument = json(file)?;
-    let imds = document
-        .imds
-        .map(|imds| Value::MetadataOptions { v2_only: imds.v2_only, hop_limit: imds.hop_limit });
+    let imds = |imds: MetadataOptions| Value::MetadataOptions {
+        v2_only: imds.v2_only,
+        hop_limit: imds.hop_limit,
+    };
     let facts = [
         ("state", document.state.map(Value::Text)),
         ("instance_profile", document.instance_profile.map(Value::Text)),
@@ -163,9 +188,17 @@ pub(super) fn instance_of_json(file: &Path) -> Result<BTreeMap<&'static str, Val
         ("security_groups", document.security_groups.map(Value::List)),
         ("auto_scaling_group", document.auto_scaling_group.map(Value::Text)),
         ("launch_time", document.launch_time.map(Value::Time)),
-        ("imds", imds),
+        ("imds", document.imds.map(imds)),
     ];
-    Ok(facts.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
+    let mut known = InstanceFacts::new();
+    for (name, said) in facts {
+        match said {
+            Said::Nothing => {}
+            Said::None => drop(known.insert(name, None)),
+            Said::Some(value) => drop(known.insert(name, Some(value))),
+        }
+    }
+    Ok(known)
 }
 
 fn json<T: DeserializeOwned>(file: &Path) -> Result<T, Failure> {
@@ -190,7 +223,7 @@ mod tests {
         claims_of_json(file.path())
     }
 
-    fn read_instance(text: &str) -> Result<BTreeMap<&'static str, Value>, Failure> {
+    fn read_instance(text: &str) -> Result<InstanceFacts, Failure> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
         instance_of_json(file.path())
@@ -230,6 +263,6 @@ mod tests {
         }
         let facts = read_instance(r#"{"imds": {"v2_only": true, "hop_limit": 1}, "vpc": null}"#);
         let imds = Value::MetadataOptions { v2_only: true, hop_limit: 1 };
-        assert_eq!(facts.unwrap(), BTreeMap::from([("imds", imds)]));
+        assert_eq!(facts.unwrap(), BTreeMap::from([("imds", Some(imds)), ("vpc", None)]));
     }
 }

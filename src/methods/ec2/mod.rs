@@ -1,9 +1,21 @@
-//! The `ec2` method: an instance identity document, signed by AWS.
+//! The `ec2` method: an instance identity document, signed by AWS, and a fresh proof by the
+//! instance's own credentials.
 //!
 //! Evidence is one JSON object of at most 16 KiB:
 //!
 //! ```json
-//! {"document": "MIAGCSqGSIb3DQEHAqCAMIAC…"}
+//! {
+//!   "document": "MIAGCSqGSIb3DQEHAqCAMIAC…",
+//!   "proof": {
+//!     "region": "us-west-2",
+//!     "endpoint": "regional",
+//!     "access_key_id": "ASIA…",
+//!     "date": "20260102T030405Z",
+//!     "session_token": "…",
+//!     "signature": "64 lower-case hexadecimal digits",
+//!     "key_binding": "64 lower-case hexadecimal digits"
+//!   }
+//! }
 //! ```
 //!
 //! `document` is the text that the metadata service answers at
@@ -11,22 +23,32 @@
 //! `-----BEGIN PKCS7-----` lines. Unknown and duplicate members are refused. Everything that is
 //! claimed stands in the signed bytes; nothing beside them is read (T6, T26).
 //!
+//! `proof` may be missing; whether it may is for the policy to say. It holds what differs from node
+//! to node in one fixed request, signed with the credentials of
+//! `/latest/meta-data/identity-credentials/ec2/security-credentials/ec2-instance`; see
+//! `docs/protocol.md`. `key_binding` is compared with the server's own and never used.
+//!
 //! The subject is `instance/<partition>/<account_id>/<region>/<instance_id>`, the epoch is the
 //! document's `pendingTime`. Nothing is ever keyed by the bytes of the message: some of them are
 //! not signed (T19).
 
+mod budget;
 mod evidence;
 mod identity_document;
+mod look_up;
+mod proof;
 
 pub use evidence::{MAX_EVIDENCE_BYTES, evidence};
 pub use identity_document::{IdentityDocument, MAX_DOCUMENT_BYTES};
 
 use super::{
     ClaimValues, Claims, Declaration, FactsNeeded, Field, Instance, JoinMethod, Kind, Presence,
-    Proof, Provenance, Rejection, Source, SourceUnavailable,
+    Presented, Proof, Provenance, Rejection, Running, Source, SourceUnavailable, Sources,
 };
-use crate::aws::RegionCertificates;
-use crate::domain::{Code, KeyBinding, Lifetime, Subject, Timestamp};
+use crate::aws::{Ec2Client, RegionCertificates, Sts};
+use crate::domain::{Code, Lifetime, Region, Subject, Timestamp};
+use budget::ProofBudget;
+use evidence::Evidence;
 
 /// How far a document may lie ahead of the server's clock.
 const CLOCK_SKEW: Lifetime = Lifetime::from_seconds(60);
@@ -45,18 +67,26 @@ pub(super) const DECLARATION: Declaration = Declaration {
     ],
     has_fresh_proof: true,
     has_look_up: true,
+    running: Some(Running {
+        reads: "state",
+        values: &["pending", "running"],
+        since: "launch_time",
+    }),
 };
 
-/// Verifies identity documents against pinned region certificates.
-#[derive(Debug)]
+/// Verifies identity documents against pinned region certificates, and proofs by asking STS.
 pub struct Ec2 {
     certificates: RegionCertificates,
+    sts: Sts,
+    instances: Ec2Client,
+    budget: ProofBudget,
 }
 
 impl Ec2 {
-    /// The method with these certificates.
-    pub fn new(certificates: RegionCertificates) -> Self {
-        Self { certificates }
+    /// The method that verifies with these certificates and asks there.
+    pub fn new(sources: Sources) -> Self {
+        let Sources { certificates, sts, ec2: instances } = sources;
+        Self { certificates, sts, instances, budget: ProofBudget::default() }
     }
 
     /// The certificates that it trusts.
@@ -71,32 +101,48 @@ impl JoinMethod for Ec2 {
         &DECLARATION
     }
 
-    fn verify(
-        &self,
-        evidence: &[u8],
-        _binding: &KeyBinding,
-        now: Timestamp,
-    ) -> Result<Claims, Rejection> {
-        let document = evidence::document(evidence)?;
-        let document = IdentityDocument::verify(document.as_bytes(), &self.certificates)?;
-        claims(&document, now)
+    fn verify(&self, presented: &Presented<'_>) -> Result<Claims, Rejection> {
+        let evidence = Evidence::parse(presented.evidence)?;
+        let document = IdentityDocument::verify(evidence.document.as_bytes(), &self.certificates)?;
+        if let Some(proof) = evidence.into_proof(document.region())? {
+            let wants_fips = self.sts.endpoints().wants_fips();
+            proof::check_locally(&proof, document.region(), wants_fips, presented.now)?;
+        }
+        claims(&document, presented.now)
     }
 
     async fn prove(
         &self,
-        _claims: &Claims,
-        _binding: &KeyBinding,
+        claims: &Claims,
+        presented: &Presented<'_>,
     ) -> Result<Proof, SourceUnavailable> {
-        Ok(Proof::NotOffered)
+        let Some(offered) = offered(claims, presented)? else { return Ok(Proof::NotOffered) };
+        proof::check(&offered, claims.subject(), presented, &self.sts, &self.budget).await
     }
 
     async fn look_up(
         &self,
-        _claims: &Claims,
-        _needed: &FactsNeeded,
+        claims: &Claims,
+        needed: &FactsNeeded,
+        now: Timestamp,
     ) -> Result<Instance, SourceUnavailable> {
-        Ok(Instance::NotRead("look-ups come with a later version".to_owned()))
+        look_up::look_up(&self.instances, claims, needed, now).await
     }
+}
+
+/// The proof that was read once before, when the evidence was verified.
+fn offered(
+    claims: &Claims,
+    presented: &Presented<'_>,
+) -> Result<Option<evidence::OfferedProof>, SourceUnavailable> {
+    let unreadable = || SourceUnavailable {
+        code: Code::Internal,
+        detail: "evidence that was verified cannot be read again".to_owned(),
+    };
+    let region = claims.subject().segment("region").and_then(|text| text.parse().ok());
+    let region: Region = region.ok_or_else(unreadable)?;
+    let evidence = Evidence::parse(presented.evidence).map_err(|_| unreadable())?;
+    evidence.into_proof(&region).map_err(|_| unreadable())
 }
 
 fn claims(document: &IdentityDocument, now: Timestamp) -> Result<Claims, Rejection> {

@@ -1,8 +1,10 @@
 //! `decide`, row by row.
 
-use super::world::{ACCOUNTS, Node, load, named_policy, now, policy, request, set, time, worker};
+use super::world::{
+    ACCOUNTS, Node, false_proof, load, named_policy, now, policy, request, set, time, worker,
+};
 use crate::domain::{Class, Code};
-use crate::methods::{Proof, Value};
+use crate::methods::{LookUp, Proof, Value};
 use crate::policy::{FindingCode, Order, PolicyFile, Strength};
 
 /// Rules on every field of `ec2`.
@@ -78,12 +80,18 @@ fn one_change_of_an_admitted_node_is_one_denial() {
         ("quarantined", worker().with_tag("Quarantine", "true"), Code::PolicyDenied),
         // T65: a deny rule on tags that could not be read.
         ("unseen", worker().unseen(), Code::PolicyFactsMissing),
+        ("unread", worker().unread("vpc"), Code::PolicyFactsMissing),
+        ("without", worker().without("vpc"), Code::PolicyNoMatch),
         ("no proof", worker().with_proof(Proof::NotOffered), Code::FreshProofRequired),
+        ("false proof", worker().with_proof(false_proof()), Code::ProofDisproven),
         (
-            "false proof",
-            worker().with_proof(Proof::Disproven("other account".into())),
-            Code::ProofDisproven,
+            "unchecked proof",
+            worker().with_proof(Proof::NotChecked("STS is away".to_owned())),
+            Code::StsUnavailable,
         ),
+        ("another instance", worker().refuted(), Code::EvidenceDisagrees),
+        ("stopped", worker().with_fact("state", text("stopping")), Code::InstanceNotRunning),
+        ("strange state", worker().with_fact("state", text("Running")), Code::InstanceNotRunning),
         // I11: a fact of a kind that the field cannot judge is unknown, not absent.
         ("strange fact", worker().with_fact("vpc", Value::Time(now())), Code::PolicyNoMatch),
     ];
@@ -176,7 +184,9 @@ fn a_false_proof_refuses_even_where_none_is_required() {
     let node = worker().with_proof(Proof::NotOffered);
     assert_eq!(node.joins(&set, "web").unwrap().strength(), Strength::Document);
     assert_eq!(worker().joins(&set, "web").unwrap().strength(), Strength::Proof);
-    let liar = worker().with_proof(Proof::Disproven("another key".to_owned()));
+    let unchecked = worker().with_proof(Proof::NotChecked("STS is away".to_owned()));
+    assert_eq!(unchecked.joins(&set, "web").unwrap().strength(), Strength::Document);
+    let liar = worker().with_proof(false_proof());
     assert_eq!(liar.joins(&set, "web").unwrap_err().code, Code::ProofDisproven);
 }
 
@@ -272,12 +282,36 @@ allow:
 deny:
   - {tags: {Quarantine: present}}
   - {regions: [us-west-2], subnet: [subnet-0123456789abcdef0]}
-ec2: {look_up: own, fresh_proof: not_required, document_ttl: 1h}
+ec2:
+  look_up: {role: 'arn:{partition}:iam::{account}:role/muster/verifier', external_id: ours}
 ";
     let set = set(&[ACCOUNTS, &policy(rules)]);
     let candidates = worker().candidates(&set, "web").unwrap();
-    assert_eq!(candidates.needed().instance, ["instance_profile", "tags"]);
-    assert!(!candidates.needed().proof_required);
+    let needed = candidates.needed();
+    assert_eq!(needed.instance, ["instance_profile", "tags"]);
+    assert!(needed.proof_required);
+    let role = "arn:{partition}:iam::{account}:role/muster/verifier".to_owned();
+    assert_eq!(needed.look_up, LookUp::Role { role, external_id: Some("ours".to_owned()) });
+}
+
+// D2: without a proof nobody is asked, so a rule on a fact would never be settled.
+#[test]
+fn a_rule_on_facts_needs_a_proof_and_a_look() {
+    for (settings, code) in [
+        ("look_up: own", None),
+        ("look_up: none", Some(FindingCode::FactNeverRead)),
+        (
+            "look_up: own, fresh_proof: not_required, document_ttl: 1h",
+            Some(FindingCode::FactNeverRead),
+        ),
+    ] {
+        let rules = format!(
+            "\nallow: [{{accounts: [production], regions: any, tags: {{Tier: web}}}}]\nec2: {{{settings}}}\n"
+        );
+        let loaded = load(&[ACCOUNTS, &policy(&rules)]);
+        let found = super::world::codes(&loaded).contains(&FindingCode::FactNeverRead);
+        assert_eq!((found, loaded.set.is_none()), (code.is_some(), code.is_some()), "{settings}");
+    }
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::world::{ACCOUNTS, Node, files, named_policy, now, policy, set, vocabulary, worker};
+use super::world::{
+    ACCOUNTS, Node, false_proof, files, named_policy, now, policy, set, vocabulary, worker,
+};
 use crate::domain::Code;
 use crate::methods::{Instance, Proof, Value};
 use crate::policy::{Fit, Hypothesis, Outcome, PolicyFile, explain, load};
@@ -15,7 +17,7 @@ allow:
 deny:
   - {images: [ami-0bbbbbbbbbbbbbbb1]}
   - {tags: {Quarantine: present}}
-ec2: {look_up: own, fresh_proof: not_required, document_ttl: 1h}
+ec2: {look_up: own}
 ";
 
 fn any_node() -> impl Strategy<Value = Node> {
@@ -27,7 +29,8 @@ fn any_node() -> impl Strategy<Value = Node> {
     let proof = prop_oneof![
         Just(Proof::Proven),
         Just(Proof::NotOffered),
-        Just(Proof::Disproven("no".to_owned()))
+        Just(Proof::NotChecked("no".to_owned())),
+        Just(false_proof())
     ];
     let texts = (account, partition, region, image, tag, prop_oneof!["web", ".*"]);
     (texts, proof, any::<bool>()).prop_map(|(texts, proof, is_seen)| {
@@ -77,7 +80,7 @@ proptest! {
         let set = set(&[ACCOUNTS, &policy(RULES)]);
         let has_bad_image = text(&node, "image_id") == Some("ami-0bbbbbbbbbbbbbbb1");
         let is_quarantined = matches!(&node.facts.instance, Instance::Known(facts)
-            if matches!(facts.get("tags"), Some(Value::Tags(tags)) if tags.contains_key("Quarantine")));
+            if matches!(facts.get("tags"), Some(Some(Value::Tags(tags))) if tags.contains_key("Quarantine")));
         let is_false = matches!(node.facts.proof, Proof::Disproven(_));
         if has_bad_image || is_quarantined || is_false {
             prop_assert!(node.joins(&set, "web").is_err());

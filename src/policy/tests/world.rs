@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::domain::{Partition, Subject, Timestamp};
+use crate::domain::{Code, Partition, Subject, Timestamp};
 use crate::methods::{
-    ALL, ClaimValues, FactValues, Facts, Instance, Proof, Provenance, Value, fake,
+    ALL, ClaimValues, Contradiction, FactValues, Facts, Instance, InstanceFacts, Proof, Provenance,
+    Value, fake,
 };
-use crate::policy::join_policy::Features;
-use crate::policy::set::load_with;
 use crate::policy::{
     Approval, Candidates, Denial, FindingCode, Loaded, OrderRequest, PolicyFile, PolicySet,
     Vocabulary,
@@ -46,9 +45,8 @@ pub(super) fn load(texts: &[&str]) -> Loaded {
     crate::policy::load(&files(texts), &vocabulary(), Some(now()))
 }
 
-/// A set as the next version will load it, with look-ups.
 pub(super) fn set(texts: &[&str]) -> Arc<PolicySet> {
-    let loaded = load_with(&files(texts), &vocabulary(), Some(now()), Features { look_up: true });
+    let loaded = load(texts);
     loaded.set.unwrap_or_else(|| panic!("{:#?}", loaded.findings))
 }
 
@@ -108,9 +106,19 @@ pub(super) fn worker() -> Node {
     Node { values, epoch: time("2026-06-01T11:50:00Z"), facts }
 }
 
-fn instance() -> BTreeMap<&'static str, Value> {
+/// A proof that is another instance's.
+pub(super) fn false_proof() -> Proof {
+    Proof::Disproven(contradiction(Code::ProofDisproven))
+}
+
+pub(super) fn contradiction(code: Code) -> Contradiction {
+    Contradiction { code, reason: "another instance".to_owned(), hint: None }
+}
+
+fn instance() -> InstanceFacts {
     let text = |value: &str| Value::Text(value.to_owned());
-    BTreeMap::from([
+    let facts = BTreeMap::from([
+        ("state", text("running")),
         ("instance_profile", text("web-1")),
         ("tags", Value::Tags(BTreeMap::from([("Tier".to_owned(), "web".to_owned())]))),
         ("vpc", text("vpc-0123456789abcdef0")),
@@ -119,7 +127,8 @@ fn instance() -> BTreeMap<&'static str, Value> {
         ("auto_scaling_group", text("web-asg")),
         ("imds", Value::MetadataOptions { v2_only: true, hop_limit: 1 }),
         ("launch_time", Value::Time(time("2026-06-01T11:50:00Z"))),
-    ])
+    ]);
+    facts.into_iter().map(|(name, value)| (name, Some(value))).collect()
 }
 
 impl Node {
@@ -148,7 +157,23 @@ impl Node {
     /// The same node, but for one fact.
     pub(super) fn with_fact(mut self, name: &'static str, value: Value) -> Self {
         if let Instance::Known(facts) = &mut self.facts.instance {
-            facts.insert(name, value);
+            facts.insert(name, Some(value));
+        }
+        self
+    }
+
+    /// The same node, which does not have this.
+    pub(super) fn without(mut self, name: &'static str) -> Self {
+        if let Instance::Known(facts) = &mut self.facts.instance {
+            facts.insert(name, None);
+        }
+        self
+    }
+
+    /// The same node, of which nobody read this.
+    pub(super) fn unread(mut self, name: &'static str) -> Self {
+        if let Instance::Known(facts) = &mut self.facts.instance {
+            facts.remove(name);
         }
         self
     }
@@ -160,6 +185,12 @@ impl Node {
 
     pub(super) fn with_proof(mut self, proof: Proof) -> Self {
         self.facts.proof = proof;
+        self
+    }
+
+    /// The same node, which EC2 says is another.
+    pub(super) fn refuted(mut self) -> Self {
+        self.facts.instance = Instance::Refuted(contradiction(Code::EvidenceDisagrees));
         self
     }
 

@@ -41,6 +41,7 @@ pub(super) struct Group {
     #[serde(default)]
     visible_after: Span,
     launch_time: Option<Timestamp>,
+    document_of: Option<InstanceId>,
 }
 
 fn one() -> usize {
@@ -94,6 +95,7 @@ impl Group {
             private_ip: Ipv4Addr::from_bits(0x0a00_0010 + number),
             pending_time: self.pending_time.unwrap_or(now),
             hop_limit: self.hop_limit,
+            document_of: self.document_of.clone(),
             record: InstanceRecord {
                 state: self.state,
                 instance_profile: self.instance_profile.clone(),
