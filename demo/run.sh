@@ -40,11 +40,25 @@ join() {
 
 local_command() { "$muster" "$@" --data-dir "$out/data"; }
 
+# What the simulator counted of calls to AWS.
+calls() { ask GET /_sim/calls; }
+# One request to the simulator, by the shell alone: METHOD PATH [BODY].
+ask() {
+    local host=${metadata#http://} body=${3:-}
+    exec 3<>"/dev/tcp/${host%:*}/${host#*:}"
+    printf '%s %s HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: %s\r\n\r\n%s' \
+        "$1" "$2" "${#body}" "$body" >&3
+    sed '1,/^\r$/d' <&3
+    exec 3>&-
+}
+
 allowed=i-0a000000000000001
 stranger=i-0b000000000000002
 quarantined=i-0c000000000000003
+other_tier=i-0d000000000000004
+thief=i-0e000000000000005
 
-say "A simulator plays EC2: three instances, each with a signed identity document."
+say "A simulator plays AWS: instances with signed identity documents, STS and EC2."
 "$muster" sim --scenario demo/scenario.toml --out "$out/sim" --output json \
     >"$out/sim.ready" 2>"$out/sim.log" &
 metadata=$(first_line "$out/sim.ready" | member "$allowed")
@@ -65,29 +79,50 @@ join "$allowed" node web
 first=$(printf '%s' "$answer" | member serial)
 printf '%s\n' "$answer" | member spiffe_id | show
 printf 'certificate %s until %s\n' "$first" "$(printf '%s' "$answer" | member not_after)" | show
+printf 'AWS was asked: %s\n' "$(calls)" | show
 
 say "2. An instance of an account that nobody listed is refused. It is not told why; you are:"
+before=$(calls)
 join "$stranger" stranger web
 [ "$status" = 1 ] || fail "the stranger got exit status $status: $answer"
 printf 'the node sees: %s\n' "$(printf '%s' "$answer" | member code)" | show
 local_command audit show "$(printf '%s' "$answer" | member correlation_id)" | show
+[ "$(calls)" = "$before" ] || fail "the stranger caused a call: $(calls)"
+printf 'and AWS was not asked: the allow-list comes first\n' | show
 
-say "3. Somebody copied the first instance's document and comes with a key of his own."
-join "$allowed" thief web
-[ "$status" = 1 ] || fail "the copy got exit status $status: $answer"
+say "3. A thief shows the first instance's stolen document, with credentials of his own machine."
+join "$thief" thief web
+[ "$status" = 1 ] || fail "the thief got exit status $status: $answer"
 printf 'the thief sees: %s\n' "$(printf '%s' "$answer" | member code)" | show
+[ "$(printf '%s' "$answer" | member code)" = PROOF_OTHER_ACCOUNT ] || fail "expected PROOF_OTHER_ACCOUNT"
+printf 'a document without the proof of its own instance is worthless\n' | show
+
+say "4. A rule asks for a tag. An instance of the same account without it stays out:"
+join "$other_tier" other web
+[ "$status" = 1 ] || fail "the instance of another tier got exit status $status: $answer"
+local_command audit show "$(printf '%s' "$answer" | member correlation_id)" | show
+printf 'somebody with ec2:CreateTags sets the tag, and it joins:\n' | show
+ask PUT "/_sim/instances/$other_tier" '{"tags":{"Tier":"web"}}' >/dev/null
+join "$other_tier" other web
+[ "$status" = 0 ] || fail "with the tag it was refused: $answer"
+printf '%s\n' "$answer" | member spiffe_id | show
+
+say "5. Somebody reads the first instance's metadata, credentials too, and comes with his own key."
+join "$allowed" intruder web
+[ "$status" = 1 ] || fail "the intruder got exit status $status: $answer"
+printf 'the intruder sees: %s\n' "$(printf '%s' "$answer" | member code)" | show
 printf 'and the audit log has a security event:\n' | show
 local_command audit ls --class security --outcome refused | show
 events=$(local_command audit ls --class security --outcome refused | grep -c ENROLLMENT_CONFLICT)
-[ "$events" = 1 ] || fail "expected one security event, found $events"
+[ "$events" = 1 ] || fail "expected one conflict, found $events"
 
-say "4. The first instance lost the reply and asks again: the same certificate, no second one."
+say "6. The first instance lost the reply and asks again: the same certificate, no second one."
 join "$allowed" node web
 again=$(printf '%s' "$answer" | member serial)
 [ "$again" = "$first" ] || fail "expected $first again, got $again"
 printf 'certificate %s\n' "$again" | show
 
-say "5. An image on the deny list is refused, whichever policy the node names."
+say "7. An image on the deny list is refused, whichever policy the node names."
 for policy in web batch bastion; do
     join "$quarantined" "quarantined-$policy" "$policy"
     [ "$status" = 1 ] || fail "policy $policy gave exit status $status: $answer"
@@ -97,7 +132,7 @@ for policy in web batch bastion; do
     [ "$code" = POLICY_DENIED ] || fail "policy $policy refused with $code"
 done
 
-say "6. The audit log is a hash chain, and it is whole."
+say "8. The audit log is a hash chain, and it is whole."
 local_command audit verify | show
 
 say "Look at:"
