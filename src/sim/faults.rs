@@ -203,20 +203,32 @@ fn cut_off(right: Answer) -> Response<Body> {
     response
 }
 
-/// `DecodeAuthorizationMessage` answers with text that its caller chose.
+/// Another action's answer with text that its caller chose: the right identity, in both forms,
+/// because readers that skip what they do not know look for either.
 fn other_action(right: &Answer, style: Style) -> Answer {
+    let reflected = format!("{}{}", as_xml(&right.body).unwrap_or_default(), right.body);
     match style {
         Style::Json => Answer::json(
             json!({"DecodeAuthorizationMessageResponse": {
-                "DecodeAuthorizationMessageResult": {"DecodedMessage": right.body},
+                "DecodeAuthorizationMessageResult": {"DecodedMessage": reflected},
             }})
             .to_string(),
         ),
         Style::Xml | Style::Ec2 => Answer::xml(sts_document(
             "DecodeAuthorizationMessage",
-            &[text("DecodedMessage", &right.body)],
+            &[text("DecodedMessage", reflected)],
         )),
     }
+}
+
+/// The XML of an identity in JSON.
+fn as_xml(body: &str) -> Option<String> {
+    let body: serde_json::Value = serde_json::from_str(body).ok()?;
+    let result = body.pointer("/GetCallerIdentityResponse/GetCallerIdentityResult")?;
+    let members = ["Arn", "UserId", "Account"].map(|name| {
+        text(name, result.get(name).and_then(|value| value.as_str()).unwrap_or_default())
+    });
+    Some(sts_document("GetCallerIdentity", &members))
 }
 
 /// With a stranger's account or image before the right one, and in JSON also beside it in lower

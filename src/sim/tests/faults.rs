@@ -42,6 +42,10 @@ async fn every_fault_is_what_it_says() {
             assert!(serde_json::from_str::<Value>(&body).is_ok(), "{kind:?} {start}");
         }
     }
+    simulator.set_fault(Service::Sts, Some(Fault::new(FaultKind::OtherAction)));
+    let (_, body) = answered(&simulator, "sts", BODY).await;
+    assert!(body.contains("<GetCallerIdentityResponse xmlns="), "{body}");
+    assert!(body.starts_with("{\"DecodeAuthorizationMessageResponse\""), "{body}");
     simulator.set_fault(Service::Sts, None);
     assert_eq!(answered(&simulator, "sts", BODY).await.0, 200);
 }
