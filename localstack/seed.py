@@ -1,4 +1,5 @@
-"""Fills moto, and writes the simulator's scenario for the same accounts: seed.py MOTO SCENARIO.
+"""Fills moto, and writes the simulator's scenario for the same accounts:
+seed.py MOTO SCENARIO [SESSION_LIFE].
 
 Prints the members of localstack/up's ready line that only it knows: accounts and roles. Speaks to moto
 on loopback and to nobody else.
@@ -77,7 +78,7 @@ def create_role(moto, role):
     )
 
 
-def scenario(made, made_roles):
+def scenario(made, made_roles, session_life):
     groups = [
         ("management", REGION, 1, "server"),
         ("shop", REGION, 3, "web"),
@@ -85,7 +86,8 @@ def scenario(made, made_roles):
         ("lab", REGION, 500, "worker"),
     ]
     # A string of JSON is one of TOML, too.
-    lines = ["[server]", f"account = {json.dumps(made['management'])}"]
+    lines = [f"session_life = {json.dumps(session_life)}"] if session_life else []
+    lines += ["[server]", f"account = {json.dumps(made['management'])}"]
     for name, region, count, profile in groups:
         lines += [
             "[[instances]]",
@@ -104,7 +106,7 @@ def scenario(made, made_roles):
 
 
 def main():
-    moto, path = sys.argv[1:]
+    moto, path, *session_life = sys.argv[1:]
     if not moto.startswith("http://127.0.0.1:"):
         sys.exit(f"{moto} is not on loopback")
     made = accounts(moto)
@@ -112,7 +114,7 @@ def main():
     for role in made_roles:
         create_role(moto, role)
     with open(path, "w", encoding="utf-8") as file:
-        file.write(scenario(made, made_roles))
+        file.write(scenario(made, made_roles, *session_life or [None]))
     print(json.dumps({"accounts": made, "roles": made_roles}).removeprefix("{").removesuffix("}"))
 
 

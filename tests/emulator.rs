@@ -9,14 +9,21 @@ use std::io::{BufRead, BufReader, Read, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_sts::Client;
 use aws_sdk_sts::config::retry::RetryConfig;
 use aws_sdk_sts::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
+use muster::aws::{
+    AwsHttp, CallFailed, Ec2Client, Endpoints, Failure, LookUpBy, OwnCredentials, Place, Service,
+};
+use muster::clock::Clock;
+use muster::domain::{InstanceId, Partition, Timestamp};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 /// A running emulator. It ends when this does, even if the test is killed: its stdin closes then.
 struct Emulator {
@@ -28,7 +35,7 @@ struct Emulator {
 
 impl Emulator {
     /// `None` where moto is not installed, which the CI does not accept.
-    fn start() -> Option<Self> {
+    fn start(more: &[&str]) -> Option<Self> {
         let installed = Command::new("localstack/venv").arg("--check").status().unwrap();
         if !installed.success() {
             let is_ci = std::env::vars().any(|(name, value)| name == "CI" && value == "true");
@@ -40,6 +47,7 @@ impl Emulator {
         let mut child = Command::new("localstack/up")
             .args(["--until-stdin-closes", "--pid-file"])
             .arg(directory.path().join("pid"))
+            .args(more)
             .env("MUSTER", env!("CARGO_BIN_EXE_muster"))
             .env("TMPDIR", directory.path())
             .stdin(Stdio::piped())
@@ -56,6 +64,17 @@ impl Emulator {
         let endpoint = self.ready["endpoint"].as_str().unwrap();
         assert!(endpoint.starts_with("http://127.0.0.1:"), "not on loopback: {endpoint}");
         endpoint
+    }
+
+    /// What the simulator in front has counted.
+    fn calls(&self) -> Value {
+        let mut stream =
+            TcpStream::connect(self.endpoint().strip_prefix("http://").unwrap()).unwrap();
+        let request = "GET /_sim/calls HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
     }
 
     fn account(&self, name: &str) -> &str {
@@ -183,7 +202,7 @@ fn signed(
 // One emulator for all stories: each takes seconds to start.
 #[tokio::test]
 async fn the_sdk_is_answered_as_by_aws() {
-    let Some(emulator) = Emulator::start() else { return };
+    let Some(emulator) = Emulator::start(&[]) else { return };
     wrong_secrets_are_refused(&emulator).await;
     roles_of_other_accounts_are_assumed(&emulator).await;
     other_services_answer_in_the_account_of_the_signer(&emulator).await;
@@ -254,6 +273,82 @@ async fn other_services_answer_in_the_account_of_the_signer(emulator: &Emulator)
     assert!(status == 400 && body.contains("ParameterNotFound"), "{status} {body}");
 }
 
+/// The server's own client of EC2, towards the emulator.
+fn ec2_client(emulator: &Emulator) -> Ec2Client {
+    let mut endpoints = Endpoints::default();
+    for service in [Service::Sts, Service::Ec2] {
+        endpoints.replace(service, None, emulator.endpoint(), true).unwrap();
+    }
+    let simulation = Path::new(emulator.ready["simulation"].as_str().unwrap());
+    let own = OwnCredentials::of_file(&simulation.join("server-credentials.json")).unwrap();
+    let http = AwsHttp::plain().unwrap();
+    Ec2Client::new(http, endpoints, own, Clock::system(), Arc::default())
+}
+
+/// Asks for many at once; how many are known, and how many are not.
+async fn look_at(
+    emulator: &Emulator,
+    client: &Ec2Client,
+    ids: &[String],
+    external_id: &str,
+) -> Result<(usize, usize), CallFailed> {
+    let account = emulator.account("lab");
+    let place = Place {
+        partition: Partition::Aws,
+        account: account.parse().unwrap(),
+        region: "us-west-2".parse().unwrap(),
+    };
+    let arn = format!("arn:aws:iam::{account}:role/muster-verifier");
+    let by = LookUpBy::Role { arn, external_id: Some(external_id.to_owned()) };
+    let long_ago = Timestamp::from_unix_seconds(1_700_000_000);
+    let mut asking = JoinSet::new();
+    for id in ids {
+        let id: InstanceId = id.parse().unwrap();
+        let (client, place, by) = (client.clone(), place.clone(), by.clone());
+        asking.spawn(async move {
+            let found = client.describe(&place, &by, &id, long_ago).await?;
+            assert!(found.as_ref().is_none_or(|found| found.instance_id == id));
+            Ok::<_, CallFailed>(found.is_some())
+        });
+    }
+    let mut known = 0;
+    while let Some(found) = asking.join_next().await {
+        known += usize::from(found.unwrap()?);
+    }
+    Ok((known, ids.len() - known))
+}
+
+// Acceptance 4 of part 2, T25, T77: 450 ids with 3 unknown ones through a role of a second account;
+// a warm session does not serve another external id; sessions end meanwhile and are made anew.
+#[tokio::test]
+async fn many_instances_are_looked_at_while_sessions_end() {
+    let Some(emulator) = Emulator::start(&["--session-life", "5s"]) else { return };
+    let lab = emulator.assumed("lab", "muster-verifier", Some("lab-example")).await.unwrap();
+    let list = "Action=DescribeInstances&Version=2016-11-15";
+    let (status, body) = emulator.ask(&lab, "ec2", "", list);
+    assert_eq!(status, 200, "{body}");
+    let listed = body.split("<instanceId>").skip(1).map(|rest| rest.split('<').next().unwrap());
+    let mut ids: Vec<String> = listed.take(447).map(str::to_owned).collect();
+    ids.extend((1..=3).map(|number| format!("i-0000000000000000{number}")));
+    assert_eq!(ids.len(), 450);
+
+    let client = ec2_client(&emulator);
+    let before = emulator.calls();
+    assert_eq!(look_at(&emulator, &client, &ids, "lab-example").await, Ok((447, 3)));
+    let calls = emulator.calls();
+    let ec2 = calls["ec2"]["DescribeInstances"].as_u64().unwrap()
+        - before["ec2"]["DescribeInstances"].as_u64().unwrap();
+    assert!(ec2 <= 8, "450 ids, 3 of them unknown, cost {ec2} calls");
+
+    let refused = look_at(&emulator, &client, &ids[..2], "muster-example").await.unwrap_err();
+    assert_eq!(refused.kind, Failure::Forbidden, "{refused}");
+
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(look_at(&emulator, &client, &ids, "lab-example").await, Ok((447, 3)));
+    let assumed = |calls: &Value| calls["sts"]["AssumeRole"].as_u64().unwrap();
+    assert!(assumed(&emulator.calls()) > assumed(&calls) + 1, "a session was made anew");
+}
+
 fn everything_listens_on_loopback_alone(emulator: &Emulator) {
     let sockets: BTreeSet<PathBuf> = emulator
         .pids()
@@ -279,7 +374,7 @@ fn everything_listens_on_loopback_alone(emulator: &Emulator) {
 #[test]
 fn it_stops_and_leaves_nothing_behind() {
     for by_signal in [true, false] {
-        let Some(mut emulator) = Emulator::start() else { return };
+        let Some(mut emulator) = Emulator::start(&[]) else { return };
         let (pids, directory) = (emulator.pids(), emulator.directory.path().to_owned());
         assert!(fs::read_dir(&directory).unwrap().count() == 2, "pid file and state");
         if by_signal {
@@ -297,7 +392,7 @@ fn it_stops_and_leaves_nothing_behind() {
 
 #[test]
 fn a_second_one_is_not_started_beside_the_first_and_down_stops_it() {
-    let Some(mut emulator) = Emulator::start() else { return };
+    let Some(mut emulator) = Emulator::start(&[]) else { return };
     let pid_file = emulator.directory.path().join("pid");
     let run = |name: &str| {
         let mut command = Command::new(name);
