@@ -51,7 +51,7 @@ enum Destination {
 
 impl HttpConnector for Route {
     fn call(&self, mut request: HttpRequest) -> HttpConnectorFuture {
-        let connector = match destination(request.uri()) {
+        let connector = match destination(request.method(), request.uri()) {
             Some(Destination::Sts(region, host)) => {
                 let Some(uri) = self.endpoints.uri(Service::Sts, &region, &host) else {
                     return refused("this host has no address");
@@ -83,7 +83,7 @@ fn refused(why: &'static str) -> HttpConnectorFuture {
     HttpConnectorFuture::ready(Err(ConnectorError::user(why.into())))
 }
 
-fn destination(uri: &str) -> Option<Destination> {
+fn destination(method: &str, uri: &str) -> Option<Destination> {
     let uri: Uri = uri.parse().ok()?;
     let name = uri.host()?;
     match uri.scheme_str()? {
@@ -94,7 +94,9 @@ fn destination(uri: &str) -> Option<Destination> {
                 .any(|kind| host(Service::Sts, &region, kind).as_deref() == Some(name))
                 .then(|| Destination::Sts(region, name.to_owned()))
         }
-        "http" if is_of_this_machine(name) => Some(Destination::Machine),
+        // STS is asked by POST and nothing else is: an STS that the environment puts on this
+        // machine is not one of its metadata services.
+        "http" if method != "POST" && is_of_this_machine(name) => Some(Destination::Machine),
         _ => None,
     }
 }
@@ -127,7 +129,8 @@ mod tests {
             ("http://127.0.0.1:1338/latest/", false),
             ("http://localhost:9911/", false),
         ] {
-            let found = destination(uri).unwrap_or_else(|| panic!("{uri}"));
+            let method = if is_sts { "POST" } else { "GET" };
+            let found = destination(method, uri).unwrap_or_else(|| panic!("{uri}"));
             assert_eq!(matches!(found, Destination::Sts(..)), is_sts, "{uri}");
         }
         for uri in [
@@ -144,7 +147,8 @@ mod tests {
             "https://127.0.0.1/",
             "https://u:p@sts.eu-west-1.amazonaws.com.evil/",
         ] {
-            assert!(destination(uri).is_none(), "{uri}");
+            assert!(destination("GET", uri).is_none(), "{uri}");
         }
+        assert!(destination("POST", "http://127.0.0.1:1338/").is_none());
     }
 }
