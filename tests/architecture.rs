@@ -79,7 +79,6 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("aws_smithy_http_client", &["aws"]),
     ("aws_smithy_runtime_api", &["aws", "sim"]),
     ("aws_smithy_types", &["aws", "sim"]),
-    ("moka", &["aws", "methods"]),
     ("quick_xml", &["aws", "sim"]),
     ("moka", &["aws", "methods"]),
 ];

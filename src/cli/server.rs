@@ -200,8 +200,8 @@ fn start_logging(format: LogFormat, filter: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The SDK's signer writes whole requests, session tokens among them, at its lower levels; nothing
-/// of it below a warning is let through, whatever the filter says (I10).
+/// The SDK writes whole requests, the server's session token among them, at its lowest level;
+/// nothing of it below a warning is let through, whatever the filter says (I10).
 fn tells_no_secret(event: &tracing::Metadata<'_>) -> bool {
     !event.target().starts_with("aws_") || *event.level() <= tracing::Level::WARN
 }

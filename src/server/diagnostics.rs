@@ -22,6 +22,8 @@ pub(super) struct Diagnostics {
     pub(super) store: Arc<dyn Store>,
     /// Tells how much was only counted.
     pub(super) audit: Arc<Audit>,
+    /// What a reader of `/readyz` must know of this server; nothing on an honest one.
+    pub(super) warning: Option<&'static str>,
 }
 
 /// Serves until `stop` says so.
@@ -44,7 +46,7 @@ pub(super) async fn serve(
 
 async fn ready(State(diagnostics): State<Arc<Diagnostics>>) -> impl IntoResponse {
     match diagnostics.store.get(&Key::new(["ready"])).await {
-        Ok(_) => (StatusCode::OK, "ready\n".to_owned()),
+        Ok(_) => (StatusCode::OK, format!("ready\n{}", diagnostics.warning.unwrap_or_default())),
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {error}\n")),
     }
 }

@@ -329,6 +329,7 @@ async fn spawn_services(
         metrics: Arc::clone(metrics),
         store: Arc::clone(&foundation.store),
         audit: Arc::clone(&foundation.audit),
+        warning: warning(config),
     });
     let served = diagnostics::serve(listeners.diagnostics.0, pages, stopped.clone());
     running.spawn(async move {
@@ -347,6 +348,16 @@ async fn spawn_services(
     });
     running.spawn(local::serve(listeners.local, commands, stopped.clone()));
     Ok(())
+}
+
+fn warning(config: &Config) -> Option<&'static str> {
+    if config.simulation.is_some() {
+        Some("simulation: a simulator is believed, not AWS\n")
+    } else if config.cloud.is_insecure() {
+        Some("insecure_endpoints: whoever is between can vouch for any instance\n")
+    } else {
+        None
+    }
 }
 
 async fn routes(joins: &Arc<JoinService>, metrics: &Arc<Metrics>, fips_wanted: bool) -> Routes {

@@ -5,9 +5,13 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use muster::aws::Imds;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -71,10 +75,37 @@ impl Aws {
         Process::start(command, &self.directory.path().join("server.log"))
     }
 
+    /// A server that is no simulation, with the simulator's addresses in its configuration.
+    fn real_server_command(&self) -> Command {
+        let directory = self.directory.path();
+        let config = directory.join("server.toml");
+        let url = self.simulator.said("sts");
+        let text = format!(
+            "[aws]\ncertificates_dir = {:?}\ninsecure_endpoints = true\n\
+             [aws.endpoints]\nsts = {url:?}\nec2 = {url:?}\n",
+            directory.join("sim/certificates"),
+        );
+        fs::write(&config, text).unwrap();
+        let mut command = mortal(Path::new(MUSTER));
+        command.arg("server").arg("--config").arg(&config).args(["--trust-domain", "prod.example"]);
+        on_loopback(&mut command, directory);
+        command.env("AWS_EC2_METADATA_DISABLED", "true");
+        command
+    }
+
     fn join(&self, server: &Process, instance: &str) -> Answer {
+        self.join_within(server, instance, "20s")
+    }
+
+    /// Without patience.
+    fn join_once(&self, server: &Process, instance: &str) -> Answer {
+        self.join_within(server, instance, "1s")
+    }
+
+    fn join_within(&self, server: &Process, instance: &str, timeout: &str) -> Answer {
         let endpoint = self.simulator.ready["imds"][instance].as_str().unwrap();
         let state = self.directory.path().join(format!("state-{instance}"));
-        let mut command = join_command(endpoint, &state, "20s");
+        let mut command = join_command(endpoint, &state, timeout);
         Answer::of(command.args(["--server", server.said("join"), "--pin", server.said("pin")]))
     }
 
@@ -127,6 +158,87 @@ fn a_node_proves_itself_and_is_looked_at() {
     assert_eq!(nodes["nodes"][0]["strength"], "proof");
 }
 
+// I10, T38: what opens something is printed nowhere, at any level; not by the SDK either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_credential_is_printed_anywhere() {
+    let aws = Aws::new();
+    let directory = aws.directory.path();
+    let copy = directory.join("audit.jsonl");
+    let config = directory.join("server.toml");
+    fs::write(&config, format!("[audit]\nfile = {copy:?}\n")).unwrap();
+    let mut command = server_command(mortal(Path::new(MUSTER)), directory);
+    command.args(["--log", "trace", "--config"]).arg(&config);
+    let server = Process::start(command, &directory.join("server.log"));
+
+    let mut needles = vec!["AWS4-HMAC-SHA256".to_owned()];
+    let keys = fs::read(directory.join("sim/server-credentials.json")).unwrap();
+    let keys: Value = serde_json::from_slice(&keys).unwrap();
+    needles.push(keys["secret_access_key"].as_str().unwrap().to_owned());
+    // A role's token says whose it is; in base64 that stands nowhere else.
+    let role = b"muster-verifier";
+    needles.extend((0..3).map(|skipped| STANDARD.encode(&role[skipped..skipped + 12])));
+    let imds = Imds::at(aws.simulator.ready["imds"][WORKER].as_str().unwrap()).unwrap();
+    let mut printed = Vec::new();
+    for instance in [WORKER, STRANGER, WORKER] {
+        let credentials = imds.session().await.unwrap().identity_credentials().await.unwrap();
+        needles.push(credentials.secret_access_key.clone());
+        needles.push(credentials.session_token[..40].to_owned());
+        printed.push(format!("{:?}", aws.join(&server, instance)));
+    }
+    // A proof that is refused, and answers that cannot be read, are told of without themselves.
+    for fault in ["html", "other_action", "error_with_200", "throttled"] {
+        for service in ["sts", "ec2"] {
+            put_fault(&aws, service, fault);
+            printed.push(format!("{:?}", aws.join_once(&server, WORKER)));
+        }
+    }
+    std::thread::sleep(std::time::Duration::from_millis(1200));
+    printed.push(server.log());
+    printed.push(fs::read_to_string(&copy).unwrap());
+    printed.push(get(&format!("http://{}", server.said("diagnostics")), "/metrics"));
+    assert!(printed.iter().any(|text| text.contains("TRACE")), "the log is at its lowest level");
+    for text in &printed {
+        for needle in &needles {
+            assert!(!text.contains(needle.as_str()), "{needle} stands in\n{text}");
+        }
+    }
+}
+
+// The SDK writes whole requests at its lowest level, with the server's own session token in a header.
+#[test]
+fn the_servers_own_session_token_is_not_logged() {
+    let aws = Aws::new();
+    let directory = aws.directory.path();
+    let mut command = aws.real_server_command();
+    command
+        .args(["--log", "trace"])
+        .env("AWS_ACCESS_KEY_ID", "ASIARTX3GSDSTI32LOY6")
+        .env("AWS_SECRET_ACCESS_KEY", "canary-secret-key-0123456789")
+        .env("AWS_SESSION_TOKEN", "canary-session-token-0123456789");
+    let server = Process::start(command, &directory.join("server.log"));
+    // These credentials are nobody's, so the role is not assumed; an outage, and no denial.
+    assert_eq!(aws.join_once(&server, WORKER).failure(), (3, "EC2_UNAVAILABLE"));
+    let log = server.log();
+    assert!(log.contains("TRACE") && aws.calls()["sts"]["AssumeRole"] == 1, "{log}");
+    assert!(!log.contains("canary"), "{log}");
+}
+
+fn put_fault(aws: &Aws, service: &str, fault: &str) {
+    let body = serde_json::json!({"service": service, "fault": fault, "count": 1}).to_string();
+    let base = aws.simulator.said("sts").strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(base).unwrap();
+    write!(
+        stream,
+        "PUT /_sim/faults HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+}
+
 /// Counts who connects, and says nothing.
 fn trap() -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -146,25 +258,14 @@ fn trap() -> (String, Arc<AtomicUsize>) {
 fn the_environment_does_not_say_where_aws_is() {
     let aws = Aws::new();
     let directory = aws.directory.path();
-    let config = directory.join("server.toml");
-    let url = aws.simulator.said("sts");
-    let text = format!(
-        "[aws]\ncertificates_dir = {:?}\ninsecure_endpoints = true\n\
-         [aws.endpoints]\nsts = {url:?}\nec2 = {url:?}\n",
-        directory.join("sim/certificates"),
-    );
-    fs::write(&config, text).unwrap();
     let credentials = fs::read(directory.join("sim/server-credentials.json")).unwrap();
     let credentials: Value = serde_json::from_slice(&credentials).unwrap();
     let (trap, visits) = trap();
 
-    let mut command = mortal(Path::new(MUSTER));
-    command.arg("server").arg("--config").arg(&config).args(["--trust-domain", "prod.example"]);
-    on_loopback(&mut command, directory);
+    let mut command = aws.real_server_command();
     command
         .env("AWS_ACCESS_KEY_ID", credentials["access_key_id"].as_str().unwrap())
         .env("AWS_SECRET_ACCESS_KEY", credentials["secret_access_key"].as_str().unwrap())
-        .env("AWS_EC2_METADATA_DISABLED", "true")
         .env("SSL_CERT_FILE", directory.join("nothing.pem"))
         .env("AWS_CA_BUNDLE", directory.join("nothing.pem"));
     for name in [
@@ -182,6 +283,8 @@ fn the_environment_does_not_say_where_aws_is() {
     let server = Process::start(command, &directory.join("server.log"));
     assert_eq!(aws.join(&server, WORKER).yes()["instance_id"], WORKER);
     assert_eq!(visits.load(Ordering::SeqCst), 0, "somebody went where the environment said");
+    let ready = get(&format!("http://{}", server.said("diagnostics")), "/readyz");
+    assert!(ready.contains("insecure_endpoints"), "{ready}");
     let log = server.log();
     for word in ["INSECURE", "AWS_ENDPOINT_URL_STS", "HTTPS_PROXY", "SSL_CERT_FILE"] {
         assert!(log.contains(word), "{word} is not in\n{log}");

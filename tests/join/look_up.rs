@@ -42,6 +42,34 @@ async fn a_tag_that_a_rule_asks_for_decides() {
     assert_eq!(code(&cloud).await, None);
 }
 
+// T12, T11: whoever may tag an instance chooses text, and text is all that it ever is.
+#[tokio::test]
+async fn a_tag_value_is_never_more_than_text() {
+    let cloud = Cloud::new().await;
+    for value in [
+        "*",
+        "web*",
+        "w?b",
+        "web, api",
+        "[web]",
+        "web\"}",
+        "web</value><value>web",
+        "&#119;eb",
+        "WEB",
+        " web",
+        "web ",
+        "",
+        "present",
+        "any",
+        "{region}",
+        "../web",
+        "w\u{435}b",
+    ] {
+        change(&cloud, |record| record.tags = [("Tier".to_owned(), value.to_owned())].into());
+        assert_eq!(code(&cloud).await, Some(Code::PolicyNoMatch), "{value:?}");
+    }
+}
+
 #[tokio::test]
 async fn only_an_instance_that_runs_joins() {
     let cloud = Cloud::new().await;

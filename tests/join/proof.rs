@@ -33,6 +33,20 @@ async fn a_document_without_a_proof_is_refused() {
     assert_eq!(cloud.calls(), (0, 0));
 }
 
+// T63, the half of joining: a copied key without the proof gets nothing, not even what the honest
+// node has already got.
+#[tokio::test]
+async fn a_copied_key_without_a_proof_is_refused() {
+    let cloud = Cloud::new().await;
+    let node = cloud.node(WORKER);
+    let admission = cloud.admitted(&node, "proven").await;
+    assert_eq!(cloud.world.refused(&node, "proven").await, Code::FreshProofRequired);
+    let mut elsewhere = cloud.honest(&node, "proven");
+    elsewhere.credentials = cloud.credentials(OTHER_WORKER);
+    assert_eq!(cloud.refused(&node, &elsewhere).await.code, Code::ProofDisproven);
+    assert_eq!(cloud.admitted(&node, "proven").await.chain, admission.chain);
+}
+
 type Change = fn(&Cloud, &mut Proposal);
 
 /// A proof that was made for something else.
