@@ -152,8 +152,9 @@ impl JoinService {
         let correlation_id = self.audit.correlation_id(Class::Admission)?;
         let recorded = self
             .registry
-            .record(&approval, view, relies_on_grant, &trace.source, now, |enrollment, change| {
-                self.audit.append(&trace.admission(enrollment, change, &correlation_id))
+            .record(&approval, view, relies_on_grant, &trace.source, now, |recording| {
+                let records = trace.admission(&recording, &correlation_id);
+                records.iter().map(|record| self.audit.append(record)).collect()
             })
             .instrument(info_span!("record"))
             .await?;

@@ -9,7 +9,7 @@ use crate::ca::{IssueError, Nonconforming};
 use crate::domain::{self, Code, CorrelationId, KeyDigest, PolicyHash, Timestamp};
 use crate::methods::{Claims, Facts, Rejection, SourceUnavailable};
 use crate::policy::{Denial, PolicySet};
-use crate::registry::{Change, Conflict, Enrollment, RecordError};
+use crate::registry::{Change, Conflict, RecordError, Recording};
 use crate::store::StoreUnavailable;
 
 /// How long a node waits after an outage, in seconds, before its own jitter.
@@ -186,13 +186,25 @@ impl Trace {
         self.facts = Some(facts.values().to_json());
     }
 
-    pub(super) fn admission(
-        &self,
-        enrollment: &Enrollment,
-        change: Change,
-        id: &CorrelationId,
-    ) -> Record {
-        let mut record = self.record(Class::Admission, Outcome::Admitted, id);
+    /// The record of an admission; and where it displaces a key that had joined with a copy of the
+    /// document, a security event with both keys (K4, K10).
+    pub(super) fn admission(&self, recording: &Recording<'_>, id: &CorrelationId) -> Vec<Record> {
+        let mut records = vec![self.admitted(Class::Admission, recording, id)];
+        if let (Change::Displace, Some(before)) = (recording.change, recording.before) {
+            let event = self
+                .admitted(Class::Security, recording, id)
+                .with("message", "a proof displaced a key that had joined by a document alone")
+                .with("bound_key", before.key().to_string())
+                .with("bound_from", before.source.clone())
+                .with("bound_at", before.renewed_at.to_string());
+            records.push(event);
+        }
+        records
+    }
+
+    fn admitted(&self, class: Class, recording: &Recording<'_>, id: &CorrelationId) -> Record {
+        let Recording { after: enrollment, change, .. } = recording;
+        let mut record = self.record(class, Outcome::Admitted, id);
         record.node_id = Some(enrollment.node_id.clone());
         record.serial = Some(enrollment.order.serial);
         record

@@ -66,8 +66,8 @@ pub struct SourceUnavailable {
     pub detail: String,
 }
 
-/// What a node presented on one stream.
-#[derive(Debug, Clone, Copy)]
+/// What a node presented on one stream. No `Debug`: evidence holds a session token.
+#[derive(Clone, Copy)]
 pub struct Presented<'a> {
     /// The method's own bytes: attacker-controlled.
     pub evidence: &'a [u8],

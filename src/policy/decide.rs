@@ -15,8 +15,8 @@ use super::settings::FreshProof;
 use super::truth::{Truth, View};
 use crate::domain::{Code, Lifetime, PolicyName, Timestamp};
 use crate::methods::{
-    ClaimValues, Claims, Contradiction, FactValues, Facts, FactsNeeded, Instance, Proof, Source,
-    Value,
+    ClaimValues, Claims, Contradiction, FactValues, Facts, FactsNeeded, Instance, LookUp, Proof,
+    Source, Value,
 };
 
 /// Why a policy does not admit a node.
@@ -30,6 +30,8 @@ pub(super) enum Objection<'p> {
     ProofNotChecked(&'p str),
     /// The instance is in this state, and does not run.
     NotRunning(&'p str),
+    /// The policy looks at instances, and nobody looked at this one.
+    NotSeen,
     /// This rule refuses.
     Denied(&'p Rule),
     /// Whether this rule refuses is not known: that counts against admission (I11).
@@ -88,6 +90,10 @@ where
         if age > document_ttl && !case.age_waived {
             return Err(Objection::TooOld { age, document_ttl });
         }
+    }
+    let is_seen = case.facts.is_none_or(|facts| matches!(facts.instance, Instance::Known(_)));
+    if policy.reads_facts() && !is_seen {
+        return Err(Objection::NotSeen);
     }
     Ok(rule)
 }
@@ -203,6 +209,7 @@ impl PolicySet {
                 | Objection::ProofMissing
                 | Objection::ProofNotChecked(_)
                 | Objection::NotRunning(_)
+                | Objection::NotSeen
                 | Objection::Denied(_)
                 | Objection::NoMatch
                 | Objection::TooOld { .. }),
@@ -231,7 +238,7 @@ fn needed(policy: &JoinPolicy, view: &View<'_>) -> FactsNeeded {
     FactsNeeded {
         instance,
         proof_required: policy.proof.value == FreshProof::Required,
-        look_up: policy.look_up.value.clone(),
+        look_up: if policy.reads_facts() { policy.look_up.value.clone() } else { LookUp::None },
     }
 }
 
@@ -355,6 +362,10 @@ impl Denial {
             Objection::ProofNotChecked(why) => {
                 (Code::StsUnavailable, format!("policy `{name}` requires a fresh proof: {why}"))
             }
+            Objection::NotSeen => (
+                Code::PolicyFactsMissing,
+                format!("policy `{name}` looks at instances, and this one was not looked at"),
+            ),
             Objection::NotRunning(state) => {
                 (Code::InstanceNotRunning, format!("EC2 says that the instance is {state}"))
             }
@@ -383,6 +394,7 @@ impl Denial {
             Objection::Contradicted(found) => found.hint.clone(),
             Objection::NotRunning(state) => Some(format!("the instance is {state}")),
             Objection::ProofMissing
+            | Objection::NotSeen
             | Objection::ProofNotChecked(_)
             | Objection::Denied(_)
             | Objection::DenyUnknown(_)

@@ -279,7 +279,10 @@ fn state_of_instance(policy: &JoinPolicy, case: &Case<'_>) -> Option<FieldExplan
     let place = &policy.look_up.place;
     let wanted = running.values.join(" or ");
     match &case.facts?.instance {
-        Instance::NotRead(_) => None,
+        Instance::NotRead(_) => {
+            let unread = field(running.reads, false, wanted, None, place);
+            Some(FieldExplanation { outcome: Fit::Unknown, ..unread })
+        }
         Instance::Refuted(found) => {
             Some(field(running.reads, false, wanted, Some(found.reason.clone()), place))
         }

@@ -66,6 +66,10 @@ pub(super) fn reason(policy: &JoinPolicy, case: &Case<'_>) -> Reason {
             let outcome = Outcome::NeedsFacts;
             reason(outcome, 1, None, Some("fresh_proof"), proof_place, why.to_owned())
         }
+        Err(Objection::NotSeen) => {
+            let (place, message) = (&policy.look_up.place, "the instance was not looked at");
+            reason(Outcome::NeedsFacts, 1, None, Some("state"), place, message.to_owned())
+        }
         Err(Objection::NotRunning(state)) => {
             let message = format!("EC2 says that the instance is {state}");
             terms("state", &policy.look_up.place, message)

@@ -104,7 +104,7 @@ pub struct Grant {
 pub struct Event {
     /// When.
     pub time: Timestamp,
-    /// What: `enrolled`, `reordered`, `rebound`, `forgotten`, `rejoin allowed`.
+    /// What: `enrolled`, `reordered`, `rebound`, `displaced`, `forgotten`, `rejoin allowed`.
     pub what: String,
     /// The certificate ordered, if one was.
     pub serial: Option<Serial>,
@@ -112,6 +112,17 @@ pub struct Event {
     pub key: KeyDigest,
     /// A person's reason, or nothing.
     pub reason: Option<String>,
+}
+
+/// What the enrollment rests on: for one key in one run the best evidence that ever came, so that an
+/// hour without STS does not make it one that a thief's proof could displace (K10).
+fn strongest(before: Option<&Enrollment>, approval: &Approval) -> Strength {
+    let same = before.filter(|one| {
+        one.state == State::Bound
+            && one.epoch == approval.epoch()
+            && one.key() == approval.order().public_key.digest()
+    });
+    same.map_or(approval.strength(), |one| one.strength.max(approval.strength()))
 }
 
 impl Enrollment {
@@ -136,7 +147,7 @@ impl Enrollment {
             state: State::Bound,
             floor,
             epoch: approval.epoch(),
-            strength: approval.strength(),
+            strength: strongest(before, approval),
             method: approval.method().to_owned(),
             policy: approval.policy().to_string(),
             policy_hash: approval.policy_hash().clone(),
@@ -163,6 +174,7 @@ impl Enrollment {
             Change::Enroll => "enrolled",
             Change::Repeat | Change::Reorder => "reordered",
             Change::Rebind => "rebound",
+            Change::Displace => "displaced",
         };
         let serial = Some(enrollment.order.serial);
         enrollment.log(now, what, serial, None);

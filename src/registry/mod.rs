@@ -83,6 +83,17 @@ impl Recorded {
     }
 }
 
+/// A change that is about to be recorded.
+#[derive(Debug, Clone, Copy)]
+pub struct Recording<'a> {
+    /// The enrollment as it stands.
+    pub before: Option<&'a Enrollment>,
+    /// As it will be.
+    pub after: &'a Enrollment,
+    /// What changes.
+    pub change: Change,
+}
+
 /// Why an approval was not recorded.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
@@ -167,7 +178,7 @@ impl Registry {
     ///
     /// `view` is what the decision was made on; it is read again only if it has changed since.
     /// `relies_on_grant` says that the approval waived the document's age because of an operator's
-    /// grant. `audit` makes the record that becomes part of the transaction.
+    /// grant. `audit` makes the records that become part of the transaction.
     pub async fn record(
         &self,
         approval: &Approval,
@@ -175,7 +186,7 @@ impl Registry {
         relies_on_grant: bool,
         source: &str,
         now: Timestamp,
-        audit: impl Fn(&Enrollment, Change) -> Result<Append, StoreUnavailable>,
+        audit: impl Fn(Recording<'_>) -> Result<Vec<Append>, StoreUnavailable>,
     ) -> Result<Recorded, RecordError> {
         let place = enrollment_key(approval.subject(), approval.slot());
         let key = approval.order().public_key.digest();
@@ -186,7 +197,7 @@ impl Registry {
             let before = view.enrollment();
             let enrollment = Enrollment::after(before, approval, change, uses_grant, source, now);
             let mut transaction = transaction(&view, &place, &enrollment, change)?;
-            transaction.appends.push(audit(&enrollment, change)?);
+            transaction.appends.extend(audit(Recording { before, after: &enrollment, change })?);
             match self.store.commit(transaction).await {
                 Ok(committed) => {
                     let version = match (change, &view.enrollment) {
@@ -375,7 +386,7 @@ fn transaction(
     transaction.puts.push(put(place, enrollment)?);
     let held = KeyEntry { enrollment: place.as_str().to_owned(), retired: false };
     transaction.puts.push(put(&key, &held)?);
-    if let (Change::Rebind, Some(before)) = (change, view.enrollment()) {
+    if let (Change::Rebind | Change::Displace, Some(before)) = (change, view.enrollment()) {
         let retired = KeyEntry { retired: true, ..held };
         transaction.puts.push(put(&key_key(before.key()), &retired)?);
     }

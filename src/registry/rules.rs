@@ -23,6 +23,9 @@ pub enum Change {
     Reorder,
     /// Another key takes the place of the bound one.
     Rebind,
+    /// Another key takes the place of the bound one in the same run, because it came with a proof and
+    /// the bound one had only a document: somebody had a copy.
+    Displace,
 }
 
 impl Change {
@@ -33,6 +36,7 @@ impl Change {
             Self::Repeat => "repeat",
             Self::Reorder => "reorder",
             Self::Rebind => "rebind",
+            Self::Displace => "displace",
         }
     }
 }
@@ -179,8 +183,11 @@ pub(super) fn admit(
     }
     let is_better_proof =
         enrollment.strength == Strength::Document && approval.strength() == Strength::Proof;
-    if is_later_run || has_grant || is_better_proof {
+    if is_later_run || has_grant {
         return Ok(Change::Rebind);
+    }
+    if is_better_proof {
+        return Ok(Change::Displace);
     }
     Err(Conflict::new(Code::EnrollmentConflict, BOUND_TO_ANOTHER_KEY, Some(enrollment)))
 }
@@ -191,7 +198,7 @@ fn is_worth_repeating(enrollment: &Enrollment, approval: &Approval, now: Timesta
     let life = stored.not_after.since(stored.not_before);
     enrollment.policy == approval.policy().as_str()
         && enrollment.method == approval.method()
-        && enrollment.strength == approval.strength()
+        && enrollment.strength >= approval.strength()
         && enrollment.roles == approval.roles()
         && enrollment.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).eq(approval.labels())
         && is_same_content(stored, approval.order())

@@ -218,8 +218,13 @@ fn warn_of_environment() {
         "AWS_USE_FIPS_ENDPOINT",
         "SSL_CERT_FILE",
         "SSL_CERT_DIR",
+        "AWS_USE_DUALSTACK_ENDPOINT",
+        "HTTP_PROXY",
         "HTTPS_PROXY",
+        "ALL_PROXY",
+        "http_proxy",
         "https_proxy",
+        "all_proxy",
     ] {
         if std::env::var_os(name).is_some() {
             warn!(variable = name, "ignored: only the section [aws] says how AWS is reached");

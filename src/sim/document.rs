@@ -29,6 +29,8 @@ pub struct SimulatedInstance {
     pub hop_limit: u32,
     /// Whose document its metadata service shows; its own unless given. For playing a thief.
     pub document_of: Option<InstanceId>,
+    /// Whether its metadata service has credentials of the identity role.
+    pub has_identity_role: bool,
     /// What EC2 says of it beyond its document.
     pub record: InstanceRecord,
 }

@@ -104,7 +104,7 @@ fn answer(simulator: &Simulator, machine: &Machine, path: &str) -> Option<String
         "dynamic/instance-identity/document" => instance.json(),
         "dynamic/instance-identity/rsa2048" => machine.document(simulator)?,
         "dynamic/instance-identity/signature" => simulator.signer.signature(&instance.json())?,
-        IDENTITY_ROLE => identity_role(simulator, instance)?,
+        IDENTITY_ROLE if instance.has_identity_role => identity_role(simulator, instance)?,
         "meta-data/instance-id" => instance.instance_id.to_string(),
         "meta-data/ami-id" => instance.image_id.clone(),
         "meta-data/instance-type" => instance.instance_type.clone(),

@@ -95,6 +95,7 @@ pub enum InvalidScenario {
 /// vpc = "vpc-0123456789abcdef0"
 /// subnet = "subnet-0123456789abcdef0"
 /// security_groups = ["sg-0123456789abcdef0"]
+/// identity_role = true                    # false: no credentials, so no fresh proof
 /// # document_of = "i-0123456789abcdef0"   # shows a copy of that instance's document: a thief
 ///
 /// [[instances]]

@@ -80,10 +80,11 @@ impl Aws {
         let directory = self.directory.path();
         let config = directory.join("server.toml");
         let url = self.simulator.said("sts");
+        let certificates = directory.join("sim/certificates");
         let text = format!(
-            "[aws]\ncertificates_dir = {:?}\ninsecure_endpoints = true\n\
-             [aws.endpoints]\nsts = {url:?}\nec2 = {url:?}\n",
-            directory.join("sim/certificates"),
+            "[aws]\ncertificates_dir = '{}'\ninsecure_endpoints = true\n\
+             [aws.endpoints]\nsts = '{url}'\nec2 = '{url}'\n",
+            certificates.display(),
         );
         fs::write(&config, text).unwrap();
         let mut command = mortal(Path::new(MUSTER));

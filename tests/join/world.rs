@@ -262,6 +262,7 @@ impl Node {
             pending_time: start_of_story().minus(Lifetime::from_minutes(2)),
             hop_limit: 1,
             document_of: None,
+            has_identity_role: true,
             record: InstanceRecord::default(),
         })
     }

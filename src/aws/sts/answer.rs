@@ -6,15 +6,15 @@ use super::super::{Answer, CallFailed, Failure, Json, Service};
 use super::Verdict;
 
 /// Codes that speak of the request's credentials or signature: the proof is false.
-const REJECTIONS: [&str; 7] = [
+const REJECTIONS: [&str; 4] = [
     "SignatureDoesNotMatch",
     "InvalidClientTokenId",
     "UnrecognizedClientException",
-    "IncompleteSignature",
-    "MissingAuthenticationToken",
     "InvalidSignatureException",
-    "NotAuthorized",
 ];
+/// With these words STS speaks of the date, under the code of a wrong signature. The date was within
+/// minutes of the server's clock, so it is that clock which is wrong.
+const DATE_MESSAGES: [&str; 2] = ["Signature expired", "Signature not yet current"];
 const EXPIRED: [&str; 2] = ["ExpiredToken", "ExpiredTokenException"];
 const THROTTLED: [&str; 5] = [
     "Throttling",
@@ -23,8 +23,13 @@ const THROTTLED: [&str; 5] = [
     "RequestLimitExceeded",
     "TooManyRequestsException",
 ];
-const FORBIDDEN: [&str; 4] =
-    ["AccessDenied", "AccessDeniedException", "OptInRequired", "RegionDisabledException"];
+const FORBIDDEN: [&str; 5] = [
+    "AccessDenied",
+    "AccessDeniedException",
+    "NotAuthorized",
+    "OptInRequired",
+    "RegionDisabledException",
+];
 
 /// Who signed, as STS says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,12 +63,19 @@ pub fn read_caller_identity(answer: &Answer) -> Result<Verdict, CallFailed> {
         })?;
         return Ok(Verdict::Signed(identity));
     }
-    let code = error_code(json)
+    let (code, message) = error_of(json)
         .ok_or_else(|| failed(Failure::Unavailable, &format!("status {status} without a code")))?;
     let is_about_the_request = matches!(status, 400 | 401 | 403);
     match code.as_str() {
         code if THROTTLED.contains(&code) => Err(failed(Failure::Throttled, code)),
         code if is_about_the_request && EXPIRED.contains(&code) => Ok(Verdict::Expired),
+        code if REJECTIONS.contains(&code)
+            && DATE_MESSAGES.iter().any(|words| message.starts_with(words)) =>
+        {
+            let detail =
+                "STS says that a date near the server's clock is wrong: correct that clock";
+            Err(failed(Failure::Unavailable, detail))
+        }
         code if is_about_the_request && REJECTIONS.contains(&code) => {
             Ok(Verdict::Rejected(code.to_owned()))
         }
@@ -74,6 +86,7 @@ pub fn read_caller_identity(answer: &Answer) -> Result<Verdict, CallFailed> {
             );
             Err(failed(Failure::Forbidden, &detail))
         }
+        code if is_about_the_request => Ok(Verdict::Unclear(code.to_owned())),
         code => Err(failed(Failure::Unavailable, &format!("status {status}, code {code}"))),
     }
 }
@@ -88,13 +101,15 @@ fn identity(json: Json) -> Option<CallerIdentity> {
     Some(CallerIdentity { account: text(account)?, arn: text(arn)?, user_id: text(user_id)? })
 }
 
-/// The code of `{"Error":{"Code":…}}`: letters only, so that it can be quoted.
-fn error_code(json: Json) -> Option<String> {
+/// Code and message of `{"Error":{"Code":…}}`. The code is of letters only, so that it can be
+/// quoted; the message is not.
+fn error_of(json: Json) -> Option<(String, String)> {
     let mut error = json.into_object()?.remove("Error")?.into_object()?;
     let code = text(error.remove("Code")?)?;
     let is_code = (1..=64).contains(&code.len())
         && code.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_'));
-    is_code.then_some(code)
+    let message = error.remove("Message").and_then(text).unwrap_or_default();
+    is_code.then_some((code, message))
 }
 
 /// The members of an object that has exactly these.
@@ -197,6 +212,19 @@ mod tests {
         assert_eq!(error(500, "SignatureDoesNotMatch"), Err(Failure::Unavailable));
         assert_eq!(error(302, "ExpiredToken"), Err(Failure::Unavailable));
         assert_eq!(error(403, "New Line\\n"), Err(Failure::Unavailable));
+        // Codes that only a fault of the server or of something between could cause.
+        assert_eq!(error(403, "NotAuthorized"), Err(Failure::Forbidden));
+        for code in ["MissingAuthenticationToken", "IncompleteSignature", "ValidationError"] {
+            assert_eq!(error(400, code), Ok(Verdict::Unclear(code.to_owned())));
+        }
+        for words in ["Signature expired: 2026 is now earlier than", "Signature not yet current: "]
+        {
+            let body = format!(
+                r#"{{"Error":{{"Code":"SignatureDoesNotMatch","Message":"{words}","Type":"Sender"}}}}"#
+            );
+            let found = kind(403, "application/json", &body);
+            assert_eq!(found, Err(Failure::Unavailable), "{words}");
+        }
         assert_eq!(kind(429, "text/html", ""), Err(Failure::Throttled));
         assert_eq!(kind(503, "text/html", "x"), Err(Failure::Unavailable));
     }

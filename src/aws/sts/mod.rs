@@ -31,6 +31,8 @@ pub enum Verdict {
     Rejected(String),
     /// The credentials have ended.
     Expired,
+    /// STS refused, and not in words that say anything of the signature; its code.
+    Unclear(String),
 }
 
 /// The client of STS's `GetCallerIdentity`.

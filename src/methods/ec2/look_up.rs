@@ -105,8 +105,8 @@ fn difference(
     })
 }
 
-/// The description under the names of the declared fields: all of them, so that none counts as not
-/// read.
+/// The description under the names of the declared fields. What EC2 always says and did not say this
+/// time, or said in words that cannot be read, is left out: not read, never "has none" (I11).
 fn facts(found: InstanceDescription) -> InstanceFacts {
     let group = found.tags.get(AUTO_SCALING_GROUP).cloned();
     let imds = found.metadata_options.map(|options| Value::MetadataOptions {
@@ -114,17 +114,26 @@ fn facts(found: InstanceDescription) -> InstanceFacts {
         hop_limit: options.hop_limit,
     });
     let profile = found.instance_profile_arn.as_deref().and_then(profile_name);
-    InstanceFacts::from([
+    let mut facts = InstanceFacts::from([
         ("state", Some(Value::Text(found.state.as_str().to_owned()))),
-        ("instance_profile", profile.map(Value::Text)),
         ("tags", Some(Value::Tags(found.tags))),
         ("vpc", found.vpc_id.map(Value::Text)),
         ("subnet", found.subnet_id.map(Value::Text)),
         ("security_groups", Some(Value::List(found.security_groups))),
         ("auto_scaling_group", group.map(Value::Text)),
         ("launch_time", Some(Value::Time(found.launch_time))),
-        ("imds", imds),
-    ])
+    ]);
+    match (&found.instance_profile_arn, profile) {
+        (None, _) => drop(facts.insert("instance_profile", None)),
+        (Some(_), Some(name)) => {
+            drop(facts.insert("instance_profile", Some(Value::Text(name))));
+        }
+        (Some(_), None) => {}
+    }
+    if let Some(imds) = imds {
+        facts.insert("imds", Some(imds));
+    }
+    facts
 }
 
 /// `path/name` of `arn:aws:iam::111122223333:instance-profile/path/name`: in the instance's own

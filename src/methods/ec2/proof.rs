@@ -9,8 +9,8 @@ use super::evidence::OfferedProof;
 use crate::aws::{
     CallFailed, CallerIdentity, EndpointKind, Failure, Service, Sts, Verdict, account_of_access_key,
 };
-use crate::domain::{Code, Lifetime, Region, Subject, Timestamp};
-use crate::methods::{Contradiction, Presented, Proof, Rejection, SourceUnavailable};
+use crate::domain::{Code, Lifetime, Subject, Timestamp};
+use crate::methods::{Contradiction, Presented, Proof, SourceUnavailable};
 
 /// How far the date of a proof may be from the server's clock. STS itself takes 15 minutes.
 const DATE_SKEW: Lifetime = Lifetime::from_minutes(5);
@@ -44,27 +44,26 @@ impl<'s> Expected<'s> {
 }
 
 /// What can be said of a proof without asking anybody: its date and endpoint.
-pub(super) fn check_locally(
+fn check_locally(
     proof: &OfferedProof,
-    region: &Region,
     wants_fips: bool,
     now: Timestamp,
-) -> Result<(), Rejection> {
+) -> Result<(), Contradiction> {
     let signed_at = proof.signed.signed_at();
     if signed_at.since(now) > DATE_SKEW || now.since(signed_at) > DATE_SKEW {
         let clocks = format!("the node's clock says {signed_at}, the server's says {now}");
-        return Err(Rejection {
+        return Err(Contradiction {
             code: Code::ProofDateSkewed,
-            message: format!("the proof is not of now: {clocks}"),
+            reason: format!("the proof is not of now: {clocks}"),
             hint: Some(clocks),
         });
     }
-    let wanted = EndpointKind::wanted(wants_fips, Service::Sts, region);
+    let wanted = EndpointKind::wanted(wants_fips, Service::Sts, proof.signed.region());
     if wants_fips && proof.signed.endpoint() != wanted {
         let message = "the server asks STS at FIPS endpoints alone, and the proof is for another";
-        return Err(Rejection {
+        return Err(Contradiction {
             code: Code::ProofMalformed,
-            message: message.to_owned(),
+            reason: message.to_owned(),
             hint: Some(message.to_owned()),
         });
     }
@@ -80,6 +79,10 @@ pub(super) async fn check(
     budget: &ProofBudget,
 ) -> Result<Proof, SourceUnavailable> {
     let OfferedProof { signed, key_binding } = proof;
+    let wants_fips = sts.endpoints().wants_fips();
+    if let Err(found) = check_locally(proof, wants_fips, presented.now) {
+        return Ok(Proof::Disproven(found));
+    }
     if *key_binding != hex::encode(presented.binding.as_bytes()) {
         let reason = "the proof was signed for another key, connection, challenge or purpose";
         return Ok(disproven(Code::ProofBindingMismatch, reason.to_owned(), Some(reason)));
@@ -98,8 +101,10 @@ pub(super) async fn check(
         // A code of its own: anybody can write any key id, so this rings no bell.
         return Ok(disproven(Code::ProofOtherAccount, reason, Some(OTHER_INSTANCE)));
     }
-    if let Some(found) = budget.refused_before(signed) {
-        return Ok(Proof::Disproven(found));
+    if budget.refused_before(signed) {
+        // Whatever STS said then: a signature fits one binding, and this stream has another.
+        let reason = "STS refused these very values within the last minute";
+        return Ok(disproven(Code::ProofSignatureRejected, reason.to_owned(), Some(REFUSED)));
     }
     let account = (expected.partition.to_owned(), expected.account.to_owned());
     let asker = Asker::new(account, expected.instance, presented.source);
@@ -108,18 +113,19 @@ pub(super) async fn check(
         detail: spent.to_string(),
     })?;
     let verdict = sts.who_signed(signed, presented.binding).await;
-    drop(turn);
-    let proof = judge(&expected, verdict.map_err(|error| unavailable(&error))?);
-    if let Proof::Disproven(found) = &proof {
-        budget.failed(&asker, signed, found);
+    let judged = judge(&expected, verdict.map_err(|error| unavailable(&error))?);
+    if !matches!(judged, Ok(Proof::Proven)) {
+        turn.failed(signed);
     }
-    Ok(proof)
+    judged
 }
+
+const REFUSED: &str = "STS refused the proof";
 
 const OTHER_INSTANCE: &str = "the proof is by credentials of another instance than the document's";
 
-fn judge(expected: &Expected<'_>, verdict: Verdict) -> Proof {
-    match verdict {
+fn judge(expected: &Expected<'_>, verdict: Verdict) -> Result<Proof, SourceUnavailable> {
+    let proof = match verdict {
         Verdict::Signed(identity) if expected.is(&identity) => Proof::Proven,
         Verdict::Signed(identity) => {
             let reason = format!(
@@ -130,13 +136,19 @@ fn judge(expected: &Expected<'_>, verdict: Verdict) -> Proof {
         }
         Verdict::Rejected(code) => {
             let reason = format!("STS says that the proof's signature is not good ({code})");
-            disproven(Code::ProofSignatureRejected, reason, Some("STS refused the proof"))
+            disproven(Code::ProofSignatureRejected, reason, Some(REFUSED))
         }
         Verdict::Expired => {
             let reason = "the credentials that signed the proof have ended";
             disproven(Code::ProofCredentialsExpired, reason.to_owned(), Some(reason))
         }
-    }
+        Verdict::Unclear(code) => {
+            let detail =
+                format!("STS: it refused with {code}, which says nothing of the signature");
+            return Err(SourceUnavailable { code: Code::StsUnavailable, detail });
+        }
+    };
+    Ok(proof)
 }
 
 fn disproven(code: Code, reason: String, hint: Option<&str>) -> Proof {

@@ -314,6 +314,21 @@ fn a_rule_on_facts_needs_a_proof_and_a_look() {
     }
 }
 
+// The instance must run where there is a look, even if no rule asks for a fact of it.
+#[test]
+fn a_policy_that_looks_admits_nobody_unseen() {
+    let rules = "\nallow: [{accounts: [production], regions: any}]\nec2: {look_up: own}\n";
+    let set = set(&[ACCOUNTS, &policy(rules)]);
+    assert!(worker().joins(&set, "web").is_ok());
+    let denial = worker().unseen().joins(&set, "web").unwrap_err();
+    assert_eq!((denial.code, denial.code.class()), (Code::PolicyFactsMissing, Class::Unavailable));
+    assert_eq!(worker().candidates(&set, "web").unwrap().needed().look_up, LookUp::Own);
+    // Without a required proof nobody looks, whatever `look_up` says.
+    let rules = rules.replace("own}", "own, fresh_proof: not_required, document_ttl: 1h}");
+    let set = self::set(&[ACCOUNTS, &policy(&rules)]);
+    assert_eq!(worker().candidates(&set, "web").unwrap().needed().look_up, LookUp::None);
+}
+
 #[test]
 fn a_policy_is_for_its_own_method_only() {
     let set = set(&[ACCOUNTS, &policy(DOCUMENTS)]);

@@ -42,6 +42,8 @@ pub(super) struct Group {
     visible_after: Span,
     launch_time: Option<Timestamp>,
     document_of: Option<InstanceId>,
+    #[serde(default = "yes")]
+    identity_role: bool,
 }
 
 fn one() -> usize {
@@ -96,6 +98,7 @@ impl Group {
             pending_time: self.pending_time.unwrap_or(now),
             hop_limit: self.hop_limit,
             document_of: self.document_of.clone(),
+            has_identity_role: self.identity_role,
             record: InstanceRecord {
                 state: self.state,
                 instance_profile: self.instance_profile.clone(),
