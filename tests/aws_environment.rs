@@ -59,7 +59,7 @@ impl Trap {
 async fn child_finds(trap: &Trap, environment: Vec<(&'static str, String)>) -> bool {
     let empty = tempfile::tempdir().unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "child", "--ignored"]).env("HOME", empty.path());
+    command.args(["--exact", "child"]).env("HOME", empty.path());
     for name in [
         "AWS_ENDPOINT_URL",
         "AWS_ENDPOINT_URL_STS",
@@ -122,10 +122,12 @@ async fn the_chain_of_credentials_is_not_led_away() {
 }
 
 #[tokio::test]
-#[ignore = "runs as a child of the others"]
 async fn child() {
     #[expect(clippy::disallowed_methods, reason = "a child is told by its parent")]
-    let address = std::env::var(ADDRESS).unwrap();
+    let Ok(address) = std::env::var(ADDRESS) else {
+        // Alone it has nothing to say: the tests above run it.
+        return;
+    };
     let mut endpoints = Endpoints::new(false);
     for service in [Service::Sts, Service::Ec2] {
         endpoints.replace(service, None, &address, true).unwrap();

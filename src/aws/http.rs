@@ -235,3 +235,123 @@ fn roots_of(path: &Path) -> Result<(String, Vec<u8>), UnusableHttp> {
     }
     Ok((format!("{count} roots of {name}"), pem))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    use rustls::ServerConfig;
+    use rustls::pki_types::PrivateKeyDer;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+
+    const LIMITS: AnswerLimits = AnswerLimits { time: Duration::from_secs(5), bytes: 1024 };
+
+    /// A root, and a server on this machine with a certificate of it that says "yes" to everything.
+    async fn server() -> (tempfile::NamedTempFile, String) {
+        let ca_key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let root = params.self_signed(&ca_key).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), root.pem()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let leaf = leaf.signed_by(&key, &Issuer::new(params, ca_key)).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![leaf.der().clone()],
+                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            )
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut tls) = acceptor.accept(stream).await else { continue };
+                let _request = tls.read(&mut [0; 4096]).await;
+                let answer = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\nyes";
+                let _gone = tls.write_all(answer.as_bytes()).await;
+                let _closed = tls.shutdown().await;
+            }
+        });
+        (file, format!("https://localhost:{port}/"))
+    }
+
+    async fn ask(settings: &HttpSettings, url: &str) -> Result<Vec<u8>, NoAnswer> {
+        let request = Request::builder().uri(url).body(Vec::new()).unwrap();
+        let answer = AwsHttp::new(settings).unwrap().send(request, LIMITS).await;
+        answer.map(|answer| answer.body)
+    }
+
+    // S6: who AWS is, is a question of roots; only those of the settings count.
+    #[tokio::test]
+    async fn only_the_roots_of_the_settings_are_believed() {
+        let (root, url) = server().await;
+        let with = |file: Option<&Path>| HttpSettings {
+            roots_file: file.map(Path::to_owned),
+            ..HttpSettings::default()
+        };
+        assert_eq!(ask(&with(Some(root.path())), &url).await, Ok(b"yes".to_vec()));
+        let (another, _) = server().await;
+        for settings in [with(Some(another.path())), with(None)] {
+            let refused = ask(&settings, &url).await.unwrap_err();
+            assert!(matches!(refused, NoAnswer::Broken(_)), "{refused}");
+        }
+        let plain = AwsHttp::plain().unwrap();
+        let request = Request::builder().uri(&url).body(Vec::new()).unwrap();
+        assert!(plain.send(request, LIMITS).await.is_err(), "a simulation's client trusts nobody");
+    }
+
+    #[tokio::test]
+    async fn a_proxy_of_the_settings_is_asked_for_a_tunnel() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = format!("http://{}", listener.local_addr().unwrap());
+        let heard = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut bytes = [0; 1024];
+            let length = stream.read(&mut bytes).await.unwrap();
+            String::from_utf8_lossy(&bytes[..length]).into_owned()
+        });
+        let settings = HttpSettings { proxy: Some(proxy), ..HttpSettings::default() };
+        assert!(ask(&settings, "https://sts.us-west-2.amazonaws.com/").await.is_err());
+        let heard = heard.await.unwrap();
+        assert!(heard.starts_with("CONNECT sts.us-west-2.amazonaws.com:443 "), "{heard}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_bounded_in_time_and_length() {
+        let (root, url) = server().await;
+        let settings =
+            HttpSettings { roots_file: Some(root.path().to_owned()), ..HttpSettings::default() };
+        let http = AwsHttp::new(&settings).unwrap();
+        let request = || Request::builder().uri(&url).body(Vec::new()).unwrap();
+        let short = AnswerLimits { bytes: 2, ..LIMITS };
+        assert_eq!(http.send(request(), short).await.err(), Some(NoAnswer::TooLong(2)));
+        let none = AnswerLimits { time: Duration::ZERO, ..LIMITS };
+        let late = http.send(request(), none).await.err();
+        assert_eq!(late, Some(NoAnswer::TimedOut(Duration::ZERO)));
+    }
+
+    #[test]
+    fn a_file_of_roots_has_certificates() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for wrong in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "x"] {
+            std::fs::write(file.path(), wrong).unwrap();
+            let settings = HttpSettings {
+                roots_file: Some(file.path().to_owned()),
+                ..HttpSettings::default()
+            };
+            assert!(AwsHttp::new(&settings).is_err(), "{wrong}");
+        }
+    }
+}

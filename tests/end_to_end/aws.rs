@@ -12,12 +12,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use muster::aws::Imds;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::{
     Answer, MUSTER, Process, STRANGER, WORKER, join_command, local_command, mortal, on_loopback,
-    server_command, write_policy,
+    provider, server_command, write_policy,
 };
 
 const SCENARIO: &str = r#"
@@ -289,6 +292,65 @@ fn the_environment_does_not_say_where_aws_is() {
     let log = server.log();
     for word in ["INSECURE", "AWS_ENDPOINT_URL_STS", "HTTPS_PROXY", "SSL_CERT_FILE"] {
         assert!(log.contains(word), "{word} is not in\n{log}");
+    }
+}
+
+/// A TLS server on this machine that counts who finishes the handshake; the PEM of its root.
+fn tls_trap() -> (String, Arc<AtomicUsize>, String) {
+    let ca_key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let root = params.self_signed(&ca_key).unwrap().pem();
+    let key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let leaf = leaf.signed_by(&key, &Issuer::new(params, ca_key)).unwrap();
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![leaf.der().clone()],
+            PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        )
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let visits = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&visits);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut tls = ServerConnection::new(Arc::clone(&config)).unwrap();
+            let shaken = tls.complete_io(&mut stream);
+            // With TLS 1.3 the client's word comes with its first bytes.
+            if shaken.is_ok() && tls.complete_io(&mut stream).is_ok() {
+                counted.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    });
+    (url, visits, root)
+}
+
+// T75, S6: whoever may set a variable does not say who AWS is; `aws.tls_roots` does.
+#[test]
+fn the_environment_does_not_say_who_aws_is() {
+    let aws = Aws::new();
+    let directory = aws.directory.path();
+    let (url, visits, root) = tls_trap();
+    let root_file = directory.join("root.pem");
+    fs::write(&root_file, root).unwrap();
+    for is_configured in [false, true] {
+        let mut command = aws.real_server_command();
+        let config = directory.join("server.toml");
+        let text = fs::read_to_string(&config).unwrap();
+        let text = text.replace(aws.simulator.said("sts"), &url);
+        let roots = format!("[aws]\ntls_roots = '{}'\n", root_file.display());
+        let text = if is_configured { text.replace("[aws]\n", &roots) } else { text };
+        fs::write(&config, text).unwrap();
+        command.env("SSL_CERT_FILE", &root_file).env("AWS_CA_BUNDLE", &root_file);
+        let server = Process::start(command, &directory.join("server.log"));
+        assert_eq!(aws.join_once(&server, WORKER).failure(), (3, "STS_UNAVAILABLE"));
+        assert_eq!(visits.load(Ordering::SeqCst) > 0, is_configured);
     }
 }
 
