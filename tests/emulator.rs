@@ -206,6 +206,7 @@ async fn the_sdk_is_answered_as_by_aws() {
     wrong_secrets_are_refused(&emulator).await;
     roles_of_other_accounts_are_assumed(&emulator).await;
     other_services_answer_in_the_account_of_the_signer(&emulator).await;
+    a_role_name_of_two_accounts_is_two_roles(&emulator).await;
     everything_listens_on_loopback_alone(&emulator);
 }
 
@@ -285,6 +286,15 @@ fn ec2_client(emulator: &Emulator) -> Ec2Client {
     Ec2Client::new(http, endpoints, own, Clock::system(), Arc::default())
 }
 
+/// The ids of the instances that a role sees.
+fn ids_of(emulator: &Emulator, credentials: &Credentials) -> Vec<String> {
+    let list = "Action=DescribeInstances&Version=2016-11-15";
+    let (status, body) = emulator.ask(credentials, "ec2", "", list);
+    assert_eq!(status, 200, "{body}");
+    let listed = body.split("<instanceId>").skip(1);
+    listed.map(|rest| rest.split('<').next().unwrap().to_owned()).collect()
+}
+
 /// Asks for many at once; how many are known, and how many are not.
 async fn look_at(
     emulator: &Emulator,
@@ -324,11 +334,8 @@ async fn look_at(
 async fn many_instances_are_looked_at_while_sessions_end() {
     let Some(emulator) = Emulator::start(&["--session-life", "5s"]) else { return };
     let lab = emulator.assumed("lab", "muster-verifier", Some("lab-example")).await.unwrap();
-    let list = "Action=DescribeInstances&Version=2016-11-15";
-    let (status, body) = emulator.ask(&lab, "ec2", "", list);
-    assert_eq!(status, 200, "{body}");
-    let listed = body.split("<instanceId>").skip(1).map(|rest| rest.split('<').next().unwrap());
-    let mut ids: Vec<String> = listed.take(447).map(str::to_owned).collect();
+    let mut ids = ids_of(&emulator, &lab);
+    ids.truncate(447);
     ids.extend((1..=3).map(|number| format!("i-0000000000000000{number}")));
     assert_eq!(ids.len(), 450);
 
@@ -347,6 +354,48 @@ async fn many_instances_are_looked_at_while_sessions_end() {
     assert_eq!(look_at(&emulator, &client, &ids, "lab-example").await, Ok((447, 3)));
     let assumed = |calls: &Value| calls["sts"]["AssumeRole"].as_u64().unwrap();
     assert!(assumed(&emulator.calls()) > assumed(&calls) + 1, "a session was made anew");
+}
+
+/// Who owns an instance, as the role `inventory` of an account sees it.
+async fn owner(emulator: &Emulator, client: &Ec2Client, account: &str, id: &str) -> Option<String> {
+    let account = emulator.account(account);
+    let place = Place {
+        partition: Partition::Aws,
+        account: account.parse().unwrap(),
+        region: "us-west-2".parse().unwrap(),
+    };
+    let arn = format!("arn:aws:iam::{account}:role/inventory");
+    let by = LookUpBy::Role { arn, external_id: None };
+    let long_ago = Timestamp::from_unix_seconds(1_700_000_000);
+    let found = client.describe(&place, &by, &id.parse().unwrap(), long_ago).await.unwrap();
+    found.map(|found| found.owner_id.to_string())
+}
+
+// T3, T4: one role name in two accounts. Whoever is warm, the other account's role never sees what
+// the first one sees: in both orders, and at once.
+async fn a_role_name_of_two_accounts_is_two_roles(emulator: &Emulator) {
+    let shop = emulator.assumed("shop", "inventory", None).await.unwrap();
+    let lab = emulator.assumed("lab", "inventory", None).await.unwrap();
+    let (of_shop, of_lab) = (ids_of(emulator, &shop), ids_of(emulator, &lab));
+    let (of_shop, of_lab) = (of_shop[0].as_str(), of_lab[0].as_str());
+    let own = |name: &str| Some(emulator.account(name).to_owned());
+    for order in [["shop", "lab"], ["lab", "shop"]] {
+        let client = ec2_client(emulator);
+        for account in order {
+            let (mine, theirs) =
+                if account == "shop" { (of_shop, of_lab) } else { (of_lab, of_shop) };
+            assert_eq!(owner(emulator, &client, account, mine).await, own(account));
+            assert_eq!(owner(emulator, &client, account, theirs).await, None, "{order:?}");
+        }
+    }
+    let client = ec2_client(emulator);
+    let (a, b, c, d) = tokio::join!(
+        owner(emulator, &client, "shop", of_shop),
+        owner(emulator, &client, "lab", of_lab),
+        owner(emulator, &client, "shop", of_lab),
+        owner(emulator, &client, "lab", of_shop),
+    );
+    assert_eq!((a, b, c, d), (own("shop"), own("lab"), None, None));
 }
 
 fn everything_listens_on_loopback_alone(emulator: &Emulator) {
