@@ -3,7 +3,8 @@
 
 use serde::Serialize;
 
-use super::decide::{Case, Old};
+use super::decide::Case;
+use super::denial::Old;
 use super::finding::Place;
 use super::join_policy::JoinPolicy;
 use super::reason::{Reason, reason};

@@ -10,6 +10,7 @@ mod compare;
 mod conditions;
 mod decide;
 mod decode;
+mod denial;
 mod dns;
 mod document;
 mod explain;
@@ -30,7 +31,8 @@ mod wording;
 mod yaml;
 
 pub use approval::{AdmittedBy, Approval, DEFAULT_SLOT, Order, OrderRequest, Strength};
-pub use decide::{Candidates, Denial};
+pub use decide::Candidates;
+pub use denial::Denial;
 pub use explain::{
     Explanation, FieldExplanation, Fit, Hypothesis, Outcome, PolicyExplanation, RuleExplanation,
     explain,

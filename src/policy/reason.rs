@@ -1,6 +1,7 @@
 //! Why one policy decides as it does: the rule and field that make it so, and where they stand.
 
-use super::decide::{Case, Objection, Old, judge};
+use super::decide::{Case, Objection, judge};
+use super::denial::Old;
 use super::explain::Outcome;
 use super::finding::Place;
 use super::join_policy::JoinPolicy;

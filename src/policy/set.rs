@@ -7,7 +7,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use super::accounts::{self, AccountSets};
 use super::conditions::Reader;
-use super::decide::Denial;
+use super::denial::Denial;
 use super::document::{self, Document, Kind};
 use super::finding::{Finding, FindingCode, Place, Report};
 use super::guardrails;
