@@ -23,6 +23,7 @@ const TOKEN_PATH: &str = "/latest/api/token";
 const DOCUMENT_PATH: &str = "/latest/dynamic/instance-identity/rsa2048";
 const IDENTITY_CREDENTIALS_PATH: &str =
     "/latest/meta-data/identity-credentials/ec2/security-credentials/ec2-instance";
+const PLAIN_DOCUMENT_PATH: &str = "/latest/dynamic/instance-identity/document";
 const REGION_PATH: &str = "/latest/meta-data/placement/region";
 const INSTANCE_ID_PATH: &str = "/latest/meta-data/instance-id";
 const TOKEN: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token");
@@ -187,12 +188,19 @@ impl ImdsSession<'_> {
         })
     }
 
-    /// Where the instance runs.
+    /// Where the instance runs. Stand-ins for the metadata service often lack the path that says so;
+    /// then the plain document does. Nobody believes it: the server reads the signed one.
     pub async fn region(&self) -> Result<Region, MetadataUnavailable> {
-        let text = self.read(REGION_PATH).await?;
-        text.trim()
-            .parse()
-            .map_err(|error| self.imds.failed(&format!("its {REGION_PATH} is no region: {error}")))
+        let unreadable = |path| self.imds.failed(&format!("its {path} holds no region"));
+        if let Ok(text) = self.read(REGION_PATH).await {
+            return text.trim().parse().map_err(|_| unreadable(REGION_PATH));
+        }
+        let text = self.read(PLAIN_DOCUMENT_PATH).await?;
+        let members = Json::parse(text.as_bytes()).ok().and_then(Json::into_object);
+        match members.unwrap_or_default().remove("region") {
+            Some(Json::Text(region)) => region.parse().map_err(|_| unreadable(PLAIN_DOCUMENT_PATH)),
+            _ => Err(unreadable(PLAIN_DOCUMENT_PATH)),
+        }
     }
 
     async fn read(&self, path: &str) -> Result<String, MetadataUnavailable> {
@@ -304,6 +312,46 @@ mod tests {
             "{requests}"
         );
         assert_eq!(requests.matches("x-aws-ec2-metadata-token: secret").count(), 2, "{requests}");
+    }
+
+    #[tokio::test]
+    async fn the_region_is_found_without_its_own_path() {
+        let (imds, _) = service(&[(200, "t"), (200, "us-west-2\n")]).await;
+        let region = imds.session().await.unwrap().region().await.unwrap();
+        assert_eq!(region.as_str(), "us-west-2");
+        let (imds, requests) = service(&[
+            (200, "t"),
+            (404, ""),
+            (200, r#"{"region" : "eu-west-1", "kernelId" : null}"#),
+        ])
+        .await;
+        let region = imds.session().await.unwrap().region().await.unwrap();
+        assert_eq!(region.as_str(), "eu-west-1");
+        assert!(requests.await.unwrap().contains("/i-1/latest/dynamic/instance-identity/document"));
+        for wrong in [&[(200, "t"), (200, "nowhere")][..], &[(200, "t"), (404, ""), (200, "{}")]] {
+            let answers: &[(u16, &str)] = Box::leak(wrong.to_vec().into_boxed_slice());
+            let (imds, _) = service(answers).await;
+            assert!(imds.session().await.unwrap().region().await.is_err());
+        }
+    }
+
+    // I10: credentials are read strictly, and an error does not repeat them.
+    #[tokio::test]
+    async fn credentials_are_read_or_not_repeated() {
+        let good = r#"{"Code":"Success","AccessKeyId":"ASIA","SecretAccessKey":"s","Token":"t"}"#;
+        let (imds, _) = service(Box::leak(Box::new([(200, "t"), (200, good)]))).await;
+        let found = imds.session().await.unwrap().identity_credentials().await.unwrap();
+        assert_eq!((found.access_key_id.as_str(), found.session_token.as_str()), ("ASIA", "t"));
+        for wrong in [
+            r#"{"AccessKeyId":"ASIA","SecretAccessKey":"canary"}"#,
+            r#"{"AccessKeyId":"ASIA","SecretAccessKey":"canary","Token":null}"#,
+            r#"{"SecretAccessKey":"canary","SecretAccessKey":"canary","AccessKeyId":"A","Token":"t"}"#,
+            "canary",
+        ] {
+            let (imds, _) = service(Box::leak(Box::new([(200, "t"), (200, wrong)]))).await;
+            let error = imds.session().await.unwrap().identity_credentials().await.unwrap_err();
+            assert!(!error.to_string().contains("canary"), "{error}");
+        }
     }
 
     #[tokio::test]
