@@ -13,10 +13,12 @@ use tracing::{Instrument, info_span};
 use crate::audit::{self, Audit, Class, Outcome};
 use crate::ca::{CertificateAuthority, IssueError};
 use crate::clock::Clock;
-use crate::domain::{Code, CorrelationId, KeyBinding, Purpose, Serial, Timestamp, TrustDomain};
+use crate::domain::{
+    Code, CorrelationId, KeyBinding, Purpose, Serial, Subject, Timestamp, TrustDomain,
+};
 use crate::methods::{self, JoinMethod, LookUp, Presented};
 use crate::policy::{DEFAULT_SLOT, OrderRequest, PolicySet};
-use crate::registry::{Change, Enrollment, Recorded, Registry};
+use crate::registry::{Change, Enrollment, RecordError, Recorded, Registry};
 use crate::store::StoreUnavailable;
 
 pub use attempt::{Attempt, InvalidStart, Start};
@@ -157,7 +159,11 @@ impl JoinService {
                 records.iter().map(|record| self.audit.append(record)).collect()
             })
             .instrument(info_span!("record"))
-            .await?;
+            .await;
+        let recorded = match recorded {
+            Ok(recorded) => recorded,
+            Err(error) => return Err(self.keep_floor(error, &subject, now).await),
+        };
 
         // 6 issue and 7 remember: durable before the reply leaves.
         let chain = match (recorded.change(), recorded.enrollment().certificate_chain()) {
@@ -171,6 +177,21 @@ impl JoinService {
             enrollment: recorded.enrollment().clone(),
             correlation_id,
         })
+    }
+
+    /// A later start that the cloud told of raises the floor on record, so that the old document does
+    /// not get in by a policy that does not look (K2).
+    async fn keep_floor(&self, error: RecordError, subject: &Subject, now: Timestamp) -> Stop {
+        let RecordError::Conflict(conflict) = error else { return error.into() };
+        if let Some(floor) = conflict.floor {
+            let node = subject.node_id(DEFAULT_SLOT);
+            let audit =
+                |enrollment: &Enrollment| self.audit.append(&floor_record(enrollment, floor, now));
+            if let Err(unavailable) = self.registry.raise_floor(&node, floor, now, audit).await {
+                return unavailable.into();
+            }
+        }
+        conflict.into()
     }
 
     async fn issue(
@@ -219,6 +240,14 @@ impl JoinService {
             reserved_names: self.reserved_names.clone(),
         })
     }
+}
+
+fn floor_record(enrollment: &Enrollment, floor: Timestamp, now: Timestamp) -> audit::Record {
+    let mut record = audit::Record::new(now, Class::Security, "floor", Outcome::Done);
+    record.account_id = enrollment.subject.segment("account_id").map(str::to_owned);
+    record.instance_id = enrollment.subject.segment("instance_id").map(str::to_owned);
+    record.node_id = Some(enrollment.node_id.clone());
+    record.with("floor", floor.to_string())
 }
 
 fn issued_record(

@@ -104,7 +104,8 @@ pub struct Grant {
 pub struct Event {
     /// When.
     pub time: Timestamp,
-    /// What: `enrolled`, `reordered`, `rebound`, `displaced`, `forgotten`, `rejoin allowed`.
+    /// What: `enrolled`, `reordered`, `rebound`, `displaced`, `forgotten`, `rejoin allowed`,
+    /// `a later start was seen`.
     pub what: String,
     /// The certificate ordered, if one was.
     pub serial: Option<Serial>,
@@ -209,6 +210,11 @@ impl Enrollment {
         let order = self.order.clone();
         self.supersede(&order, now);
         self.log(now, "forgotten", None, Some(reason));
+    }
+
+    pub(super) fn raise_floor(&mut self, floor: Timestamp, now: Timestamp) {
+        self.floor = self.floor.max(floor);
+        self.log(now, "a later start was seen", None, None);
     }
 
     pub(super) fn allow_rejoin(&mut self, until: Timestamp, reason: &str, now: Timestamp) {

@@ -313,6 +313,22 @@ impl Registry {
         self.amend(node, audit, |enrollment| enrollment.allow_rejoin(until, reason, now)).await
     }
 
+    /// Raises the floor of an enrollment, if there is one with a lower floor: the cloud was seen to
+    /// tell of a later start. It never falls.
+    pub async fn raise_floor(
+        &self,
+        node: &NodeId,
+        floor: Timestamp,
+        now: Timestamp,
+        audit: impl Fn(&Enrollment) -> Result<Append, StoreUnavailable>,
+    ) -> Result<(), StoreUnavailable> {
+        let known = self.find(node).await?;
+        if known.is_some_and(|one| one.floor < floor) {
+            self.amend(node, audit, |enrollment| enrollment.raise_floor(floor, now)).await?;
+        }
+        Ok(())
+    }
+
     async fn amend(
         &self,
         node: &NodeId,

@@ -57,10 +57,11 @@ pub struct Conflict {
     pub bound_from: Option<String>,
     /// When.
     pub bound_at: Option<Timestamp>,
+    /// A later run than any on record is known: no document from before this is good any more.
+    pub floor: Option<Timestamp>,
 }
 
 impl Conflict {
-    #[expect(clippy::unnecessary_box_returns, reason = "it is only ever the error of a result")]
     fn new(code: Code, message: &str, enrollment: Option<&Enrollment>) -> Box<Self> {
         Box::new(Self {
             code,
@@ -69,6 +70,7 @@ impl Conflict {
             bound_key: enrollment.map(Enrollment::key),
             bound_from: enrollment.map(|one| one.source.clone()),
             bound_at: enrollment.map(|one| one.renewed_at),
+            floor: None,
         })
     }
 }
@@ -109,7 +111,9 @@ fn refuse_earlier_run(
         Some(began) if approval.epoch() < began.minus(LAUNCH_TOLERANCE) => {
             let epoch = approval.epoch();
             let message = format!("the document is of {epoch}, the instance started at {began}");
-            Err(Conflict::new(Code::EpochStale, &message, enrollment))
+            let mut conflict = Conflict::new(Code::EpochStale, &message, enrollment);
+            conflict.floor = Some(began.minus(LAUNCH_TOLERANCE));
+            Err(conflict)
         }
         Some(_) | None => Ok(()),
     }

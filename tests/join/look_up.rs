@@ -120,6 +120,33 @@ async fn a_document_from_before_the_last_start_is_refused() {
     assert_eq!(code(&cloud).await, None);
 }
 
+// K2, I4: what was seen once is remembered: the old document does not get in by a policy that does not
+// look, and the sight of it is a record.
+#[tokio::test]
+async fn a_later_start_that_was_seen_raises_the_floor() {
+    let cloud = Cloud::new().await;
+    let node = cloud.node(WORKER);
+    let first = cloud.honest(&node, "seen");
+    cloud.send(&node, &first).await.unwrap();
+    cloud.later(Lifetime::from_hours(1));
+    cloud.simulator.restart(&WORKER.parse().unwrap(), cloud.world.clock.now());
+    let old = |policy: &str| {
+        let mut proposal = cloud.honest(&node, policy);
+        proposal.document = first.document.clone();
+        proposal
+    };
+    let security = cloud.world.records(Class::Security).await.len();
+    for policy in ["seen", "proven", "seen"] {
+        let refusal = cloud.refused(&node, &old(policy)).await;
+        assert_eq!(refusal.code, Code::EpochStale, "{policy}");
+    }
+    let events = cloud.world.records(Class::Security).await;
+    assert_eq!(events.len(), security + 1, "once for each start");
+    assert_eq!(events.last().unwrap().record.kind, "floor");
+    let today = cloud.node(WORKER);
+    cloud.admitted(&today, "proven").await;
+}
+
 #[tokio::test]
 async fn an_instance_that_ec2_does_not_know() {
     let scenario = SCENARIO.replacen(
