@@ -99,11 +99,9 @@ impl Facts {
     }
 }
 
-/// What the rules that may still apply need to know.
+/// What a decision needs to know.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FactsNeeded {
-    /// Names of instance facts, the `reads` of their fields.
-    pub instance: Vec<&'static str>,
     /// The policy asks for a fresh proof: without an answer there is no decision.
     pub proof_required: bool,
     /// How the instance is looked at. Where it is, it is also asked whether the instance runs and

@@ -12,9 +12,7 @@ pub struct Declaration {
     pub name_variables: &'static [&'static str],
     /// Whether the method can answer a challenge with a fresh proof.
     pub has_fresh_proof: bool,
-    /// Whether the instance can be looked at.
-    pub has_look_up: bool,
-    /// What a look must say besides, whatever the rules ask; nothing where there is no look.
+    /// What a look at the instance must say whatever the rules ask; nothing where there is no look.
     pub running: Option<Running>,
 }
 
@@ -30,6 +28,11 @@ pub struct Running {
 }
 
 impl Declaration {
+    /// Whether the instance can be looked at.
+    pub fn has_look_up(&self) -> bool {
+        self.running.is_some()
+    }
+
     /// The field of this name.
     pub fn field(&self, name: &str) -> Option<&'static Field> {
         self.fields.iter().find(|field| field.name == name)

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::decide::{Case, Objection};
 use super::explain::{Explanation, explain_case};
 use super::join_policy::JoinPolicy;
+use super::judge::{Case, Objection};
 use super::rule::Rule;
 use super::set::PolicySet;
 use super::truth::View;

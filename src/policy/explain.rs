@@ -3,10 +3,10 @@
 
 use serde::Serialize;
 
-use super::decide::Case;
 use super::denial::Old;
 use super::finding::Place;
 use super::join_policy::JoinPolicy;
+use super::judge::Case;
 use super::reason::{Reason, reason};
 use super::rule::{Effect, Rule};
 use super::set::PolicySet;

@@ -83,7 +83,7 @@ fn alone(policy: &JoinPolicy, now: Option<Timestamp>, report: &mut Report) {
         let expected = "`description: …` in `metadata`";
         report.add(FindingCode::DescriptionMissing, place, message, expected);
     }
-    if policy.method.has_look_up && policy.look_up.is_default {
+    if policy.method.has_look_up() && policy.look_up.is_default {
         let message = "nobody looks whether the instance still runs: credentials of a terminated \
                        one may join for some hours";
         let expected = format!("`{}: {{look_up: none}}` if that is meant", policy.method());

@@ -18,6 +18,7 @@ mod finding;
 mod glob;
 mod guardrails;
 mod join_policy;
+mod judge;
 mod kinds;
 mod lint;
 mod reason;

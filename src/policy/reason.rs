@@ -1,10 +1,10 @@
 //! Why one policy decides as it does: the rule and field that make it so, and where they stand.
 
-use super::decide::{Case, Objection, judge};
 use super::denial::Old;
 use super::explain::Outcome;
 use super::finding::Place;
 use super::join_policy::JoinPolicy;
+use super::judge::{Case, Objection, judge};
 use super::rule::{Condition, Effect, Rule, Test};
 use super::truth::{Truth, View};
 use super::wording::{actual, expected};

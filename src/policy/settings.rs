@@ -38,7 +38,7 @@ pub(super) fn read(
     if method.has_fresh_proof {
         allowed.extend(["fresh_proof", "document_ttl"]);
     }
-    if method.has_look_up {
+    if method.has_look_up() {
         allowed.push("look_up");
     }
     let no_look_up = Written { value: LookUp::None, place: place.clone(), is_default: true };

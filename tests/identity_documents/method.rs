@@ -110,7 +110,7 @@ async fn without_a_proof_nobody_is_asked() {
     let method = method();
     let claims = method.verify(&presented).unwrap();
     for proof_required in [true, false] {
-        let needed = FactsNeeded { proof_required, look_up: LookUp::Own, ..Default::default() };
+        let needed = FactsNeeded { proof_required, look_up: LookUp::Own };
         let facts = gather(&method, &claims, &presented, &needed).await.unwrap();
         assert_eq!(facts.values().proof, Proof::NotOffered);
         assert!(matches!(facts.values().instance, Instance::NotRead(_)));

@@ -66,7 +66,6 @@ pub(super) const DECLARATION: Declaration = Declaration {
         "private_ip",
     ],
     has_fresh_proof: true,
-    has_look_up: true,
     running: Some(Running {
         reads: "state",
         values: &["pending", "running"],

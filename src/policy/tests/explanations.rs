@@ -1,8 +1,7 @@
-//! Acceptance 5 for the fields that need a look at the instance, which cannot be loaded before the
-//! next version: `tests/policy_explain.rs` has the others, through the command.
+//! Explanations of facts of the instance; `tests/policy_explain.rs` has them through the command.
 
 use super::world::{ACCOUNTS, Node, now, policy, set, time, worker};
-use crate::methods::{ALL, Source, Value};
+use crate::methods::{ALL, FactsNeeded, LookUp, Source, Value};
 use crate::policy::{Fit, Hypothesis, Outcome, explain};
 
 const RULE: &str = "
@@ -69,12 +68,10 @@ fn what_was_not_read_needs_facts() {
     let explained = explain(&set, &hypothesis, Some(&node.facts), None, now());
     assert_eq!(explained.outcome, Outcome::NeedsFacts);
     assert_eq!(explained.field.as_deref(), Some("instance_profile"));
-    // And what is needed is what is asked for, nothing more (I3).
+    // And it is asked for (I3).
     let candidates = node.candidates(&set, "web").unwrap();
-    let needed = candidates.needed();
-    assert!(needed.proof_required);
-    assert_eq!(needed.instance.len(), 8, "{:?}", needed.instance);
-    assert!(needed.instance.contains(&"launch_time"));
+    let expected = FactsNeeded { proof_required: true, look_up: LookUp::Own };
+    assert_eq!(*candidates.needed(), expected);
 }
 
 #[test]
