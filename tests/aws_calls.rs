@@ -190,7 +190,7 @@ async fn sessions_are_renewed_when_they_end() {
     assert_eq!(world.assumed(), 3);
 }
 
-// T3, T4: the same role name in two accounts, in both orders and at once. Who asks with the other
+// I12, T3, T4: the same role name in two accounts, in both orders and at once. Who asks with the other
 // account's session sees nothing.
 #[tokio::test]
 async fn the_same_role_name_in_two_accounts() {

@@ -155,6 +155,11 @@ impl Endpoints {
         self.overrides.iter().map(line).collect()
     }
 
+    /// AWS's host of a service, the FIPS one where that is wanted and there is one.
+    pub fn host(&self, service: Service, region: &Region) -> Option<String> {
+        host(service, region, EndpointKind::wanted(self.wants_fips, service, region))
+    }
+
     /// Where to connect for a host: its own address, or what replaces it.
     pub fn uri(&self, service: Service, region: &Region, host: &str) -> Option<Uri> {
         let replaced = self

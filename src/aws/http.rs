@@ -25,6 +25,8 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use super::quote::with_causes;
+
 /// How long a connection may take to be there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The longest file of roots that is read.
@@ -179,7 +181,7 @@ impl AwsHttp {
             if error.is::<http_body_util::LengthLimitError>() {
                 NoAnswer::TooLong(bytes_max)
             } else {
-                NoAnswer::Broken(chain(error.as_ref()))
+                NoAnswer::Broken(with_causes(error.as_ref()))
             }
         })?;
         Ok(Answer { status, content_type, body: body.to_bytes().to_vec() })
@@ -193,13 +195,7 @@ impl fmt::Debug for AwsHttp {
 }
 
 fn broken(error: &(dyn std::error::Error + 'static)) -> NoAnswer {
-    NoAnswer::Broken(chain(error))
-}
-
-/// An error and its causes: the outermost one alone seldom says what happened.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    NoAnswer::Broken(with_causes(error))
 }
 
 fn no_system_roots() -> UnusableHttp {
@@ -328,6 +324,7 @@ mod tests {
         assert!(heard.starts_with("CONNECT sts.us-west-2.amazonaws.com:443 "), "{heard}");
     }
 
+    // I14, T49.
     #[tokio::test]
     async fn an_answer_is_bounded_in_time_and_length() {
         let (root, url) = server().await;

@@ -13,6 +13,7 @@ mod imds;
 mod json;
 mod quote;
 mod regions;
+mod sigv4;
 mod sts;
 
 pub use armour::{InvalidArmour, message_of_text};
@@ -28,6 +29,7 @@ pub use endpoints::{EndpointKind, Endpoints, InvalidOverride, Service, host};
 pub use http::{Answer, AnswerLimits, AwsHttp, HttpSettings, NoAnswer, UnusableHttp};
 pub use imds::{Imds, ImdsSession, InvalidEndpoint, MetadataUnavailable};
 pub use json::{InvalidJson, Json};
+pub use quote::quoted;
 pub use regions::{CertificateSource, InvalidCertificates, RegionCertificate, RegionCertificates};
 pub use sts::{
     CallerIdentity, InvalidSignedRequest, SignedRequest, SigningFailed, Sts, TemporaryCredentials,

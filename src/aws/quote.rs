@@ -4,9 +4,15 @@
 const QUOTED_CHARS_MAX: usize = 200;
 
 /// The first 200 characters on one line, without anything that does not print.
-pub(super) fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     let printable = |c: char| if c.is_control() || is_invisible(c) { ' ' } else { c };
     text.trim().chars().map(printable).take(QUOTED_CHARS_MAX).collect()
+}
+
+/// An error and its causes: the outermost one alone seldom says what happened.
+pub(super) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Marks that turn the direction of text or take no room: they make logs lie.

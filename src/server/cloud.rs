@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use tracing::{info, warn};
 
+use super::config;
 use crate::aws::{
     AwsHttp, CallStatistics, Ec2Client, Endpoints, HttpSettings, OwnCredentials,
     RegionCertificates, Service, Sts,
@@ -15,9 +16,6 @@ use crate::aws::{
 use crate::clock::Clock;
 use crate::domain::Region;
 use crate::methods::Sources;
-
-/// The longest `simulation.json`.
-const SIMULATION_BYTES_MAX: u64 = 64 * 1024;
 
 /// The section `[aws]`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -189,15 +187,11 @@ impl Cloud {
 }
 
 fn read_simulation(directory: &Path) -> Result<Simulation, String> {
-    use std::io::Read;
     let path = directory.join("simulation.json");
     let failed = |error: &dyn std::fmt::Display| {
         format!("{}: {error}; is this the directory of a `muster sim` that runs?", path.display())
     };
-    let mut text = String::new();
-    std::fs::File::open(&path)
-        .and_then(|file| file.take(SIMULATION_BYTES_MAX).read_to_string(&mut text))
-        .map_err(|error| failed(&error))?;
+    let text = config::read(&path).map_err(|error| failed(&error))?;
     serde_json::from_str(&text).map_err(|error| failed(&error))
 }
 

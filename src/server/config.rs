@@ -197,7 +197,8 @@ fn parse(text: &str) -> Result<ConfigFile, InvalidConfig> {
     })
 }
 
-fn read(path: &Path) -> Result<String, InvalidConfig> {
+/// The text of a file, of which at most 64 KiB are read.
+pub(super) fn read(path: &Path) -> Result<String, InvalidConfig> {
     use std::io::Read;
     let unreadable =
         |error: std::io::Error| InvalidConfig(format!("cannot read {}: {error}", path.display()));

@@ -109,7 +109,7 @@ async fn the_proof_of_another_instance_is_refused() {
     cloud.admitted(&node, "proven").await;
 }
 
-// T23: the allow-list before the cloud, and the proof before the instance.
+// I3, T23: the allow-list before the cloud, and the proof before the instance.
 #[tokio::test]
 async fn a_stranger_costs_no_call_and_a_garbage_proof_no_look() {
     let cloud = Cloud::new().await;
@@ -239,7 +239,7 @@ async fn a_proof_displaces_an_enrollment_by_a_document_alone() {
     assert_eq!(refusal.code, Code::EnrollmentConflict);
 }
 
-// K4, T67: only evidence that stands rings the bell. Old documents are in many hands.
+// I17, K4, T67: only evidence that stands rings the bell. Old documents are in many hands.
 #[tokio::test]
 async fn a_conflict_is_one_only_with_a_good_proof() {
     let cloud = Cloud::new().await;
@@ -260,7 +260,7 @@ async fn a_conflict_is_one_only_with_a_good_proof() {
     assert_eq!(cloud.calls(), (before.0 + 2, before.1));
 }
 
-// D2: six failures a minute from one network; the honest node elsewhere does not notice.
+// I14, D2: six failures a minute from one network; the honest node elsewhere does not notice.
 #[tokio::test]
 async fn failed_proofs_have_a_budget() {
     let cloud = Cloud::new().await;

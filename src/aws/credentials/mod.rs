@@ -27,7 +27,7 @@ use aws_smithy_async::time::TimeSource;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use tokio::sync::Mutex;
 
-use super::quote::quoted;
+use super::quote::{quoted, with_causes};
 use super::{AwsHttp, CallFailed, Endpoints, Failure, Service};
 use crate::clock::Clock;
 use crate::domain::{Lifetime, Timestamp};
@@ -186,10 +186,8 @@ fn not_found(service: Service, error: &CredentialsError) -> CallFailed {
         CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_)
     );
     let kind = if is_missing { Failure::Forbidden } else { Failure::Unavailable };
-    let error: &dyn std::error::Error = error;
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let causes = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
-    let detail = format!("the server has no credentials of its own: {}", quoted(&causes));
+    let causes = quoted(&with_causes(error));
+    let detail = format!("the server has no credentials of its own: {causes}");
     CallFailed::new(service, kind, detail)
 }
 
@@ -206,12 +204,8 @@ pub(super) struct ClockSource(pub(super) Clock);
 
 impl TimeSource for ClockSource {
     fn now(&self) -> SystemTime {
-        system_time(self.0.now())
+        self.0.now().to_date_time().into()
     }
-}
-
-pub(super) fn system_time(at: Timestamp) -> SystemTime {
-    UNIX_EPOCH + Duration::from_secs(at.unix_seconds().unsigned_abs())
 }
 
 fn timestamp(at: SystemTime) -> Timestamp {

@@ -15,11 +15,9 @@ use aws_sdk_sts::operation::assume_role::{AssumeRoleError, AssumeRoleOutput};
 use moka::future::Cache;
 use moka::ops::compute::Op;
 
-use super::{ClockSource, FAILURE_HELD, OwnCredentials, WAIT_MAX, last_use, route, system_time};
-use crate::aws::quote::quoted;
-use crate::aws::{
-    AwsHttp, CallFailed, CallStatistics, EndpointKind, Endpoints, Failure, Service, host,
-};
+use super::{ClockSource, FAILURE_HELD, OwnCredentials, WAIT_MAX, last_use, route};
+use crate::aws::quote::{quoted, with_causes};
+use crate::aws::{AwsHttp, CallFailed, CallStatistics, Endpoints, Failure, Service};
 use crate::clock::Clock;
 use crate::domain::{AccountId, Lifetime, Partition, Region, Timestamp};
 
@@ -160,8 +158,9 @@ impl RoleSessions {
 
     /// A client that takes nothing from the environment.
     fn client(&self, region: &Region, own: Credentials) -> Result<aws_sdk_sts::Client, CallFailed> {
-        let kind = EndpointKind::wanted(self.endpoints.wants_fips(), Service::Sts, region);
-        let host = host(Service::Sts, region, kind)
+        let host = self
+            .endpoints
+            .host(Service::Sts, region)
             .ok_or_else(|| failed(Failure::Unavailable, "this region has no such endpoint"))?;
         let timeouts = TimeoutConfig::builder().operation_timeout(WAIT_MAX).build();
         let config = aws_sdk_sts::Config::builder()
@@ -202,7 +201,7 @@ impl RoleSessions {
             given.access_key_id,
             given.secret_access_key,
             Some(given.session_token),
-            Some(system_time(end)),
+            Some(end.to_date_time().into()),
             "AssumeRole",
         );
         Ok((credentials, end))
@@ -235,10 +234,8 @@ fn is_too_long(error: &SdkError<AssumeRoleError>) -> bool {
 
 fn classified(error: &SdkError<AssumeRoleError>, request: &RoleRequest) -> CallFailed {
     if !matches!(error, SdkError::ServiceError(_)) {
-        let error: &dyn std::error::Error = error;
-        let causes = std::iter::successors(Some(error), |error| error.source());
-        let causes = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
-        return failed(Failure::Unavailable, &format!("AssumeRole: {}", quoted(&causes)));
+        let causes = quoted(&with_causes(error));
+        return failed(Failure::Unavailable, &format!("AssumeRole: {causes}"));
     }
     let said = quoted(error.message().unwrap_or_default());
     let status = error.raw_response().map_or(0, |response| response.status().as_u16());

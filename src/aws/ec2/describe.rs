@@ -6,24 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_credential_types::Credentials;
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
-use aws_sigv4::sign::v4;
-use aws_smithy_runtime_api::client::identity::Identity;
-use http::{HeaderValue, Method, Request, header};
+use http::{Method, Request, header};
 use moka::future::Cache;
 use tokio::time::Instant;
 
 use super::answer::{self, Descriptions, NotAnswered, Reply};
 use super::bucket::Bucket;
 use super::{LookUpBy, Place, Scope};
-use crate::aws::credentials::{OwnCredentials, RoleRequest, RoleSessions, system_time};
+use crate::aws::credentials::{OwnCredentials, RoleRequest, RoleSessions};
 use crate::aws::{
-    AnswerLimits, AwsHttp, CallFailed, CallStatistics, EndpointKind, Endpoints, Failure, Service,
-    host,
+    AnswerLimits, AwsHttp, CallFailed, CallStatistics, Endpoints, Failure, Service, sigv4,
 };
 use crate::clock::Clock;
 use crate::domain::InstanceId;
 
+const CONTENT_TYPE: &str = "application/x-www-form-urlencoded; charset=utf-8";
 /// One call, and the longest answer: 200 instances have about 1 MiB.
 const LIMITS: AnswerLimits = AnswerLimits { time: Duration::from_secs(10), bytes: 8 * 1024 * 1024 };
 /// How often a throttled call is made again.
@@ -200,41 +197,22 @@ impl Caller {
         credentials: Credentials,
     ) -> Result<Request<Vec<u8>>, CallFailed> {
         let region = &place.region;
-        let kind = EndpointKind::wanted(self.endpoints.wants_fips(), Service::Ec2, region);
-        let host = host(Service::Ec2, region, kind);
+        let host = self.endpoints.host(Service::Ec2, region);
         let host = host.ok_or_else(|| unusable("this region has no such endpoint"))?;
         let uri = self.endpoints.uri(Service::Ec2, region, &host);
         let uri = uri.ok_or_else(|| unusable("this endpoint is no address"))?;
-        let mut request = Request::new(form.as_bytes().to_vec());
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = uri;
-        let host_value =
-            HeaderValue::from_str(&host).map_err(|_| unusable("this endpoint is no host"))?;
-        let content_type =
-            HeaderValue::from_static("application/x-www-form-urlencoded; charset=utf-8");
-        request.headers_mut().insert(header::HOST, host_value);
-        request.headers_mut().insert(header::CONTENT_TYPE, content_type.clone());
-        let identity = Identity::from(credentials);
-        let parameters = v4::SigningParams::builder()
-            .identity(&identity)
-            .region(region.as_str())
-            .name(Service::Ec2.as_str())
-            .time(system_time(self.clock.now()))
-            .settings(SigningSettings::default())
-            .build()
-            .map_err(|_| unusable("the request cannot be signed"))?;
-        let headers =
-            [("host", host.as_str()), ("content-type", content_type.to_str().unwrap_or_default())];
-        let address = format!("https://{host}/");
-        let signed = SignableRequest::new(
-            "POST",
-            &address,
-            headers.into_iter(),
-            SignableBody::Bytes(form.as_bytes()),
-        )
-        .and_then(|signable| sign(signable, &parameters.into()))
-        .map_err(|_| unusable("the request cannot be signed"))?;
-        signed.into_parts().0.apply_to_request_http1x(&mut request);
+        let mut request = Request::builder()
+            .method(Method::POST)
+            .uri(uri)
+            .header(header::HOST, &host)
+            .header(header::CONTENT_TYPE, CONTENT_TYPE)
+            .body(form.as_bytes().to_vec())
+            .map_err(|_| unusable("this endpoint is no host"))?;
+        let headers = [("host", host.as_str()), ("content-type", CONTENT_TYPE)];
+        let (service, now) = (Service::Ec2, self.clock.now());
+        let signed = sigv4::sign(credentials, region, service, now, &headers, form.as_bytes());
+        let (instructions, _) = signed.ok_or_else(|| unusable("the request cannot be signed"))?;
+        instructions.apply_to_request_http1x(&mut request);
         Ok(request)
     }
 }

@@ -4,16 +4,12 @@
 use std::fmt;
 
 use aws_credential_types::Credentials;
-use aws_sigv4::http_request::{
-    SessionTokenMode, SignableBody, SignableRequest, SigningSettings, sign,
-};
-use aws_sigv4::sign::v4;
 use http::{HeaderValue, Method, Request, Uri, header};
 use time::PrimitiveDateTime;
 use time::macros::format_description;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use super::super::{EndpointKind, Service, host};
+use crate::aws::{EndpointKind, Service, host, sigv4};
 use crate::domain::{KeyBinding, Region, Timestamp};
 
 const BODY: &str = "Action=GetCallerIdentity&Version=2011-06-15";
@@ -220,7 +216,7 @@ fn sensitive(text: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// The signature, by the SDK's own signer.
+/// The signature over what `rebuild` makes.
 fn signature(
     credentials: &TemporaryCredentials,
     region: &Region,
@@ -228,22 +224,9 @@ fn signature(
     binding: &KeyBinding,
     now: Timestamp,
 ) -> Result<String, SigningFailed> {
-    const FAILED: SigningFailed = SigningFailed("the signer refused them");
     let TemporaryCredentials { access_key_id, secret_access_key, session_token } = credentials;
     let token = Some(session_token.clone());
-    let identity =
-        Credentials::new(access_key_id, secret_access_key, token, None, "instance").into();
-    let mut settings = SigningSettings::default();
-    settings.session_token_mode = SessionTokenMode::Include;
-    let parameters = v4::SigningParams::builder()
-        .identity(&identity)
-        .region(region.as_str())
-        .name(Service::Sts.as_str())
-        .time(now.to_date_time().into())
-        .settings(settings)
-        .build()
-        .map_err(|_| FAILED)?
-        .into();
+    let credentials = Credentials::new(access_key_id, secret_access_key, token, None, "instance");
     let binding = hex::encode(binding.as_bytes());
     let headers = [
         ("accept", ACCEPT),
@@ -251,11 +234,8 @@ fn signature(
         ("host", host),
         (KEY_BINDING, binding.as_str()),
     ];
-    let uri = format!("https://{host}/");
-    let body = SignableBody::Bytes(BODY.as_bytes());
-    let request =
-        SignableRequest::new("POST", uri, headers.into_iter(), body).map_err(|_| FAILED)?;
-    let (_, signature) = sign(request, &parameters).map_err(|_| FAILED)?.into_parts();
+    let signed = sigv4::sign(credentials, region, Service::Sts, now, &headers, BODY.as_bytes());
+    let (_, signature) = signed.ok_or(SigningFailed("the signer refused them"))?;
     Ok(signature)
 }
 

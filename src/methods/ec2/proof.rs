@@ -7,7 +7,8 @@
 use super::budget::{Asker, ProofBudget};
 use super::evidence::OfferedProof;
 use crate::aws::{
-    CallFailed, CallerIdentity, EndpointKind, Failure, Service, Sts, Verdict, account_of_access_key,
+    CallFailed, CallerIdentity, EndpointKind, Failure, Service, Sts, Verdict,
+    account_of_access_key, quoted,
 };
 use crate::domain::{Code, Lifetime, Subject, Timestamp};
 use crate::methods::{Contradiction, Presented, Proof, SourceUnavailable};
@@ -130,7 +131,7 @@ fn judge(expected: &Expected<'_>, verdict: Verdict) -> Result<Proof, SourceUnava
         Verdict::Signed(identity) => {
             let reason = format!(
                 "STS says that `{}` signed, which is not the document's instance",
-                printable(&identity.arn)
+                quoted(&identity.arn)
             );
             disproven(Code::ProofDisproven, reason, Some(OTHER_INSTANCE))
         }
@@ -161,11 +162,6 @@ fn unavailable(error: &CallFailed) -> SourceUnavailable {
         Failure::Unavailable | Failure::Forbidden => Code::StsUnavailable,
     };
     SourceUnavailable { code, detail: error.to_string() }
-}
-
-/// Text of somebody else's answer, for the audit log.
-fn printable(text: &str) -> String {
-    text.chars().take(256).filter(char::is_ascii_graphic).collect()
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ async fn a_session_is_asked_for_whole_and_held() {
     assert_eq!(fake.statistics.sts.calls(), 1);
 }
 
-// T3, T4: the same role name and instance id in two accounts, in both orders and at once.
+// I12, T3, T4: the same role name and instance id in two accounts, in both orders and at once.
 #[tokio::test]
 async fn two_accounts_never_share_a_session() {
     for order in [[A, B], [B, A]] {
