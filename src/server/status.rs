@@ -46,6 +46,7 @@ fn grpc_code(code: Code) -> tonic::Code {
         "UNAUTHENTICATED" => tonic::Code::Unauthenticated,
         "PERMISSION_DENIED" => tonic::Code::PermissionDenied,
         "RESOURCE_EXHAUSTED" => tonic::Code::ResourceExhausted,
+        "ABORTED" => tonic::Code::Aborted,
         "UNAVAILABLE" => tonic::Code::Unavailable,
         "DEADLINE_EXCEEDED" => tonic::Code::DeadlineExceeded,
         _ => tonic::Code::Internal,
