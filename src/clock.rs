@@ -47,6 +47,13 @@ impl Clock {
             seconds.fetch_add(by.seconds(), Ordering::SeqCst);
         }
     }
+
+    /// Moves a fixed clock back, as a machine's clock is set right or wrong.
+    pub fn turn_back(&self, by: Lifetime) {
+        if let Source::Fixed(seconds) = &self.0 {
+            seconds.fetch_sub(by.seconds(), Ordering::SeqCst);
+        }
+    }
 }
 
 /// A stopwatch for figures and metrics.

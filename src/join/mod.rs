@@ -3,6 +3,8 @@
 
 mod attempt;
 mod refusal;
+mod renewal;
+mod time_guard;
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -17,13 +19,15 @@ use crate::domain::{
     Code, CorrelationId, KeyBinding, Purpose, Serial, Subject, Timestamp, TrustDomain,
 };
 use crate::methods::{self, JoinMethod, LookUp, Presented};
-use crate::policy::{DEFAULT_SLOT, OrderRequest, PolicySet};
-use crate::registry::{Change, Enrollment, RecordError, Recorded, Registry};
+use crate::policy::{DEFAULT_SLOT, Order, OrderRequest, PolicySet};
+use crate::registry::{Asking, Change, Enrollment, RecordError, Recorded, Registry};
 use crate::store::StoreUnavailable;
 
 pub use attempt::{Attempt, InvalidStart, Start};
 pub use refusal::Refusal;
 use refusal::{Stop, Trace};
+pub use renewal::Renewal;
+pub use time_guard::TimeGuard;
 
 /// How long a CA backend may take.
 const ISSUE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -32,6 +36,8 @@ const ISSUE_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct JoinService {
     /// The only source of time.
     pub clock: Clock,
+    /// Whether that can be right.
+    pub time_guard: TimeGuard,
     /// The join methods of this build.
     pub methods: Vec<Arc<dyn JoinMethod>>,
     /// The policy set in force; exchanged as a whole.
@@ -61,6 +67,8 @@ pub struct Admission {
     pub join_root: CertificateDer<'static>,
     /// The enrollment as it stands.
     pub enrollment: Enrollment,
+    /// The order that the certificate fulfils.
+    pub order: Order,
     /// Leads to the audit record.
     pub correlation_id: CorrelationId,
 }
@@ -74,7 +82,7 @@ impl JoinService {
     /// Admits a node, or refuses it and writes down why.
     pub async fn admit(&self, attempt: &Attempt) -> Result<Admission, Refusal> {
         let policies = self.policies();
-        let mut trace = Trace::new(attempt, &policies, self.clock.now());
+        let mut trace = Trace::new("join", attempt, &policies, self.clock.now());
         match self.run(attempt, &policies, &mut trace).await {
             Ok(admission) => Ok(admission),
             Err(stop) => Err(refusal::write(&self.audit, stop, trace, &policies).await),
@@ -93,7 +101,7 @@ impl JoinService {
         policies: &Arc<PolicySet>,
         trace: &mut Trace,
     ) -> Result<Admission, Stop> {
-        let now = trace.now();
+        let now = self.time_guard.check(trace.now())?;
         let start = &attempt.start;
         let method = self.method(&start.method).ok_or(Stop::UnknownMethod)?;
         let binding = KeyBinding::new(
@@ -124,8 +132,8 @@ impl JoinService {
         // 3 gather: what is on record first, then the proof, then the instance.
         let (subject, epoch) = (candidates.claims().subject().clone(), candidates.claims().epoch());
         let key = start.public_key.digest();
-        let view = self.registry.view(&subject, DEFAULT_SLOT, key).await?;
-        view.refuse_early(&subject, DEFAULT_SLOT, epoch)?;
+        let view = self.registry.view(&subject, DEFAULT_SLOT, key, candidates.policy()).await?;
+        view.refuse_early(&subject, DEFAULT_SLOT, epoch, now)?;
         let mut needed = candidates.needed().clone();
         if view.is_settled_against(key, epoch, now) {
             needed.look_up = LookUp::None;
@@ -137,7 +145,7 @@ impl JoinService {
 
         // 4 decide.
         let waives_age = view.has_grant(now);
-        let request = self.order_request(attempt, waives_age)?;
+        let request = self.order_request(attempt, DEFAULT_SLOT, waives_age)?;
         let approval = candidates.decide(&facts, request, now).map_err(|denial| {
             // Another key for a bound run is a security event whatever else is wrong (I17): it may
             // be all that the honest node can show of a theft. But only if the evidence stands:
@@ -151,10 +159,12 @@ impl JoinService {
         let relies_on_grant = waives_age && approval.age_was_waived();
 
         // 5 record: enrollment, order and audit record in one transaction (I9).
+        self.refuse_changed_set(policies)?;
         let correlation_id = self.audit.correlation_id(Class::Admission)?;
+        let asking = Asking::Join { relies_on_grant };
         let recorded = self
             .registry
-            .record(&approval, view, relies_on_grant, &trace.source, now, |recording| {
+            .record(&approval, asking, view, &trace.source, now, |recording| {
                 let records = trace.admission(&recording, &correlation_id);
                 records.iter().map(|record| self.audit.append(record)).collect()
             })
@@ -165,18 +175,36 @@ impl JoinService {
             Err(error) => return Err(self.keep_floor(error, &subject, now).await),
         };
 
-        // 6 issue and 7 remember: durable before the reply leaves.
-        let chain = match (recorded.change(), recorded.enrollment().certificate_chain()) {
-            (Change::Repeat, Some(chain)) => chain,
-            _ => self.issue(&recorded, &correlation_id).await?,
+        self.complete(&recorded, correlation_id).await
+    }
+
+    /// 6 issue and 7 remember: durable before the reply leaves.
+    async fn complete(
+        &self,
+        recorded: &Recorded,
+        correlation_id: CorrelationId,
+    ) -> Result<Admission, Stop> {
+        let chain = match (recorded.change(), recorded.issue().chain()) {
+            (Change::Repeat | Change::RepeatNext, Some(chain)) => chain,
+            _ => self.issue(recorded, &correlation_id).await?,
         };
         Ok(Admission {
             chain,
             trust_bundle: self.authority.trust_anchors().await?.0,
             join_root: self.join_root.clone(),
             enrollment: recorded.enrollment().clone(),
+            order: recorded.order().clone(),
             correlation_id,
         })
+    }
+
+    /// A set that was exchanged since step 2 decides anew: what it took away ends now (N5).
+    fn refuse_changed_set(&self, decided_by: &PolicySet) -> Result<(), Stop> {
+        if self.policies().hash() == decided_by.hash() {
+            Ok(())
+        } else {
+            Err(Stop::PolicySetChanged)
+        }
     }
 
     /// A later start that the cloud told of raises the floor on record, so that the old document does
@@ -209,8 +237,8 @@ impl JoinService {
         let fingerprint = certificate.fingerprint();
         self.registry
             .remember(recorded, &chain, fingerprint, |enrollment| {
-                let record =
-                    issued_record(enrollment, fingerprint, correlation_id, self.clock.now());
+                let (order, now) = (recorded.order(), self.clock.now());
+                let record = issued_record(enrollment, order, fingerprint, correlation_id, now);
                 self.audit.append(&record)
             })
             .instrument(info_span!("remember"))
@@ -225,6 +253,7 @@ impl JoinService {
     fn order_request(
         &self,
         attempt: &Attempt,
+        slot: &str,
         waives_age: bool,
     ) -> Result<OrderRequest, StoreUnavailable> {
         let mut random = [0; 16];
@@ -235,7 +264,7 @@ impl JoinService {
             public_key: attempt.start.public_key.clone(),
             trust_domain: self.trust_domain.clone(),
             issuer: self.authority.issuer(),
-            slot: DEFAULT_SLOT.to_owned(),
+            slot: slot.to_owned(),
             age_waived: waives_age,
             reserved_names: self.reserved_names.clone(),
         })
@@ -252,6 +281,7 @@ fn floor_record(enrollment: &Enrollment, floor: Timestamp, now: Timestamp) -> au
 
 fn issued_record(
     enrollment: &Enrollment,
+    order: &Order,
     fingerprint: &str,
     correlation_id: &CorrelationId,
     now: Timestamp,
@@ -262,6 +292,6 @@ fn issued_record(
     record.account_id = enrollment.subject.segment("account_id").map(str::to_owned);
     record.instance_id = enrollment.subject.segment("instance_id").map(str::to_owned);
     record.node_id = Some(enrollment.node_id.clone());
-    record.serial = Some(enrollment.order.serial);
+    record.serial = Some(order.serial);
     record.with("sha256", fingerprint)
 }

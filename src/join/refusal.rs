@@ -6,10 +6,10 @@ use tracing::{error, info, warn};
 use super::Attempt;
 use crate::audit::{Audit, Class, Outcome, Record};
 use crate::ca::{IssueError, Nonconforming};
-use crate::domain::{self, Code, CorrelationId, KeyDigest, PolicyHash, Timestamp};
+use crate::domain::{self, Code, CorrelationId, KeyDigest, NodeId, PolicyHash, Serial, Timestamp};
 use crate::methods::{Claims, Facts, Rejection, SourceUnavailable};
 use crate::policy::{Denial, PolicySet};
-use crate::registry::{Change, Conflict, RecordError, Recording};
+use crate::registry::{Change, Conflict, Enrollment, PresentedCertificate, RecordError, Recording};
 use crate::store::StoreUnavailable;
 
 /// How long a node waits after an outage, in seconds, before its own jitter.
@@ -24,6 +24,10 @@ pub(super) enum Stop {
     Oversized,
     #[error("the node key's signature does not fit this connection, challenge and evidence")]
     NotPossessed,
+    #[error("the server's clock says {now}, and it has seen {latest}")]
+    ServerClock { now: Timestamp, latest: Timestamp },
+    #[error("the policy set was exchanged while this node was judged")]
+    PolicySetChanged,
     #[error(transparent)]
     Rejected(#[from] Rejection),
     #[error("{}", .0.message)]
@@ -61,6 +65,8 @@ impl Stop {
             Self::UnknownMethod => Code::UnknownMethod,
             Self::Oversized => Code::MalformedRequest,
             Self::NotPossessed => Code::PossessionNotProven,
+            Self::ServerClock { .. } => Code::ServerClockWrong,
+            Self::PolicySetChanged => Code::PolicySetChanged,
             Self::Rejected(rejection) => rejection.code,
             Self::Denied(denial) => denial.code,
             Self::Conflict(conflict) => conflict.code,
@@ -76,11 +82,15 @@ impl Stop {
         match self {
             Self::Rejected(rejection) => rejection.hint.clone(),
             Self::Denied(denial) => denial.hint.clone(),
+            // What a lock says is for the operator.
+            Self::Conflict(conflict) if conflict.code == Code::Locked => None,
             Self::Conflict(conflict) if conflict.hint.is_empty() => Some(conflict.message.clone()),
             Self::Conflict(conflict) => Some(conflict.hint.to_owned()),
             Self::UnknownMethod
             | Self::Oversized
             | Self::NotPossessed
+            | Self::ServerClock { .. }
+            | Self::PolicySetChanged
             | Self::Source(_)
             | Self::Store(_)
             | Self::Issue(_)
@@ -102,6 +112,9 @@ impl Stop {
             self.code(),
             Code::EnrollmentConflict
                 | Code::KeyInUse
+                | Code::CloneSuspected
+                | Code::NodeUnknown
+                | Code::Locked
                 | Code::CertificateRejected
                 | Code::ProofDisproven
                 | Code::EvidenceDisagrees
@@ -131,6 +144,7 @@ pub struct Refusal {
 
 /// What becomes known of an attempt on its way.
 pub(super) struct Trace {
+    kind: &'static str,
     now: Timestamp,
     pub(super) source: String,
     method: String,
@@ -141,14 +155,22 @@ pub(super) struct Trace {
     partition: Option<String>,
     account_id: Option<String>,
     instance_id: Option<String>,
+    node_id: Option<NodeId>,
+    presented: Option<Serial>,
     epoch: Option<Timestamp>,
     claims: Option<Value>,
     facts: Option<Value>,
 }
 
 impl Trace {
-    pub(super) fn new(attempt: &Attempt, policies: &PolicySet, now: Timestamp) -> Self {
+    pub(super) fn new(
+        kind: &'static str,
+        attempt: &Attempt,
+        policies: &PolicySet,
+        now: Timestamp,
+    ) -> Self {
         Self {
+            kind,
             now,
             source: attempt.source.to_string(),
             method: attempt.start.method.clone(),
@@ -159,6 +181,8 @@ impl Trace {
             partition: None,
             account_id: None,
             instance_id: None,
+            node_id: None,
+            presented: None,
             epoch: None,
             claims: None,
             facts: None,
@@ -178,6 +202,20 @@ impl Trace {
         self.claims = Some(claims.values().to_json());
     }
 
+    /// The certificate that a renewal came by.
+    pub(super) fn presented(&mut self, certificate: &PresentedCertificate) {
+        self.presented = Some(certificate.serial);
+    }
+
+    /// Whose certificate a renewal came by.
+    pub(super) fn held_by(&mut self, enrollment: &Enrollment) {
+        let segment = |name| enrollment.subject.segment(name).map(str::to_owned);
+        self.partition = segment("partition");
+        self.account_id = segment("account_id");
+        self.instance_id = segment("instance_id").or_else(|| Some(enrollment.subject.path()));
+        self.node_id = Some(enrollment.node_id.clone());
+    }
+
     pub(super) fn matched(&mut self, policy: &str) {
         policy.clone_into(&mut self.policy);
     }
@@ -186,15 +224,30 @@ impl Trace {
         self.facts = Some(facts.values().to_json());
     }
 
-    /// The record of an admission; and where it displaces a key that had joined with a copy of the
-    /// document, a security event with both keys (K4, K10).
+    /// The record of an admission; and where it puts out a key that nobody gave up, a security event
+    /// with both keys (K4, K10, T56).
     pub(super) fn admission(&self, recording: &Recording<'_>, id: &CorrelationId) -> Vec<Record> {
         let mut records = vec![self.admitted(Class::Admission, recording, id)];
-        if let (Change::Displace, Some(before)) = (recording.change, recording.before) {
+        let message = match recording.change {
+            Change::Displace => "a proof displaced a key that had joined by a document alone",
+            Change::Rejoin => "a proof took the place of a key that had fallen silent",
+            Change::Outrun => {
+                "two keys asked to follow one certificate: there are two of this node, and the one \
+                 that proves itself now goes on"
+            }
+            Change::Enroll
+            | Change::Repeat
+            | Change::Reorder
+            | Change::Rebind
+            | Change::Renew
+            | Change::RepeatNext => return records,
+        };
+        if let Some(before) = recording.before {
+            let put_out = before.next.as_ref().unwrap_or(&before.current);
             let event = self
                 .admitted(Class::Security, recording, id)
-                .with("message", "a proof displaced a key that had joined by a document alone")
-                .with("bound_key", before.key().to_string())
+                .with("message", message)
+                .with("bound_key", put_out.key().to_string())
                 .with("bound_from", before.source.clone())
                 .with("bound_at", before.renewed_at.to_string());
             records.push(event);
@@ -203,31 +256,45 @@ impl Trace {
     }
 
     fn admitted(&self, class: Class, recording: &Recording<'_>, id: &CorrelationId) -> Record {
-        let Recording { after: enrollment, change, .. } = recording;
+        let Recording { after: enrollment, order, change, .. } = recording;
         let mut record = self.record(class, Outcome::Admitted, id);
         record.node_id = Some(enrollment.node_id.clone());
-        record.serial = Some(enrollment.order.serial);
+        record.serial = Some(order.serial);
         record
             .with("change", change.as_str())
             .with("rule", enrollment.rule.clone())
-            .with("spiffe_id", enrollment.order.spiffe_id.as_str())
-            .with("not_after", enrollment.order.not_after.to_string())
+            .with("spiffe_id", order.spiffe_id.as_str())
+            .with("not_after", order.not_after.to_string())
             .with("roles", enrollment.roles.clone())
     }
 
+    /// The record of a lock that a clone signal places.
+    pub(super) fn locked(&self, reason: &str) -> Record {
+        let mut record = Record::new(self.now, Class::Security, "lock", Outcome::Done);
+        record.policy = Some(self.policy.clone());
+        record.account_id.clone_from(&self.account_id);
+        record.instance_id.clone_from(&self.instance_id);
+        record.node_id.clone_from(&self.node_id);
+        record.serial = self.presented;
+        record.source = Some(self.source.clone());
+        record.with("reason", reason)
+    }
+
     fn record(&self, class: Class, outcome: Outcome, id: &CorrelationId) -> Record {
-        let mut record = Record::new(self.now, class, "join", outcome);
+        let mut record = Record::new(self.now, class, self.kind, outcome);
         record.correlation_id = Some(id.clone());
         record.policy = Some(self.policy.clone()).filter(|name| !name.is_empty());
         record.policy_hash = Some(self.policy_hash.clone());
         record.account_id.clone_from(&self.account_id);
         record.instance_id.clone_from(&self.instance_id);
+        record.node_id.clone_from(&self.node_id);
         record.source = Some(self.source.clone());
         let mut record = record
             .with("method", self.method.clone())
             .with("key", self.key.to_string())
             .with("unverified", self.unverified.clone());
         for (name, value) in [
+            ("presented", self.presented.map(|serial| serial.to_string().into())),
             ("epoch", self.epoch.map(|epoch| epoch.to_string().into())),
             ("claims", self.claims.clone()),
             ("facts", self.facts.clone()),
@@ -314,9 +381,9 @@ fn log(stop: &Stop, class: Class, id: &CorrelationId, trace: &Trace) {
             cloud.account.id = account, host.id = instance, "a certificate was discarded");
     } else if class == Class::Security || code.class() == domain::Class::Unavailable {
         warn!(join.correlation_id = %id, error.type = %code, detail = %stop, source = trace.source,
-            cloud.account.id = account, host.id = instance, "join refused");
+            cloud.account.id = account, host.id = instance, "{} refused", trace.kind);
     } else {
         info!(join.correlation_id = %id, error.type = %code, detail = %stop, source = trace.source,
-            cloud.account.id = account, host.id = instance, "join refused");
+            cloud.account.id = account, host.id = instance, "{} refused", trace.kind);
     }
 }

@@ -9,6 +9,7 @@ use super::finding::Place;
 use super::join_policy::JoinPolicy;
 use super::rule::Rule;
 use super::set::PolicySet;
+use super::settings::Rejoin;
 use crate::domain::{
     InvalidSpiffeId, KeyDigest, Lifetime, PolicyHash, PolicyName, PublicKey, Serial, SpiffeId,
     Subject, Timestamp, TrustDomain,
@@ -283,6 +284,11 @@ impl Approval {
     /// The roles that the policy gives.
     pub fn roles(&self) -> &[String] {
         self.set.policy(self.policy.as_str()).map_or(&[], JoinPolicy::roles)
+    }
+
+    /// When the policy lets another key in for one that fell silent.
+    pub fn rejoin(&self) -> Option<Rejoin> {
+        self.set.policy(self.policy.as_str()).and_then(JoinPolicy::rejoin)
     }
 
     /// The labels that the policy gives.

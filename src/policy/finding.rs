@@ -134,6 +134,7 @@ finding_codes! {
     SetUnused = "SET_UNUSED", Warning, "An account set that no rule uses.";
     ExceptWithoutEffect = "EXCEPT_WITHOUT_EFFECT", Warning, "An exception that excepts nothing.";
     DenyNotApplicable = "DENY_NOT_APPLICABLE", Warning, "A deny rule some methods cannot judge.";
+    RenewalByCertificate = "RENEWAL_BY_CERTIFICATE", Warning, "A renewal without a fresh proof.";
     AnalysisIncomplete = "ANALYSIS_INCOMPLETE", Warning, "Too many rules to compare them all.";
 }
 

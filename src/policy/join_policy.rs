@@ -9,7 +9,7 @@ use super::dns::{NameTemplate, templates};
 use super::document::{Document, Metadata, length};
 use super::finding::{FindingCode, Place, Report, quoted};
 use super::rule::{Effect, Rule};
-use super::settings::{self, FreshProof};
+use super::settings::{self, FreshProof, Rejoin, Settings};
 use super::yaml::Node;
 use crate::domain::{Lifetime, PolicyName};
 use crate::methods::{Declaration, LookUp};
@@ -35,6 +35,7 @@ pub struct JoinPolicy {
     /// Where `document_ttl` is written, or else where `fresh_proof` is.
     pub(super) age_place: Place,
     pub(super) look_up: Written<LookUp>,
+    pub(super) rejoin: Option<Rejoin>,
     pub(super) certificate: Certificate,
 }
 
@@ -78,6 +79,11 @@ impl JoinPolicy {
     /// Whether instances are looked at: only after a proof, so only where one is required.
     pub(super) fn reads_facts(&self) -> bool {
         self.look_up.value != LookUp::None && self.proof.value == FreshProof::Required
+    }
+
+    /// When another key may take the place of one that fell silent; never, if none.
+    pub fn rejoin(&self) -> Option<Rejoin> {
+        self.rejoin
     }
 
     /// How long its certificates live.
@@ -129,7 +135,7 @@ pub(super) fn read(
     }
     let place = &document.metadata.place;
     let block = keys.get(method.name);
-    let (proof, look_up) = settings::read(block, method, place, report);
+    let Settings { proof, look_up, rejoin } = settings::read(block, method, place, report);
     let certificate = certificate(keys.get("certificate"), method, place, report);
     let proof = proof?;
     let age_place = block.and_then(|block| block.value("document_ttl"));
@@ -147,6 +153,7 @@ pub(super) fn read(
         proof,
         age_place,
         look_up,
+        rejoin,
         certificate: certificate?,
     })
 }

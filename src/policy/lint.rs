@@ -95,6 +95,12 @@ fn alone(policy: &JoinPolicy, now: Option<Timestamp>, report: &mut Report) {
         let expected = "`fresh_proof: required`, or `look_up: none`";
         report.add(FindingCode::LookUpUnused, &policy.look_up.place, message, expected);
     }
+    if policy.method.has_fresh_proof && policy.proof.value != FreshProof::Required {
+        let message = "without a fresh proof a renewal rests on the certificate alone: whoever copies \
+                       the node's key and document can renew from anywhere";
+        let expected = "`fresh_proof: required`, unless the nodes or the server cannot reach STS";
+        report.add(FindingCode::RenewalByCertificate, &policy.proof.place, message, expected);
+    }
     shared_names(policy, report);
     for rule in &policy.allow {
         ends(rule, Effect::Allow, now, report);

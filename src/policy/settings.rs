@@ -3,7 +3,7 @@
 
 use super::decode::{self, Keys, invalid};
 use super::finding::{FindingCode, Place, Report};
-use super::join_policy::{Written, not_yet};
+use super::join_policy::Written;
 use super::yaml::{Content, Node};
 use crate::domain::Lifetime;
 use crate::methods::{Declaration, LookUp};
@@ -12,6 +12,9 @@ use crate::methods::{Declaration, LookUp};
 const MAX_DOCUMENT_TTL: Lifetime = Lifetime::from_hours(24);
 /// The least and the most that IAM takes as an external id.
 const EXTERNAL_ID_LENGTH: std::ops::RangeInclusive<usize> = 2..=1224;
+/// The longest silence, and the most often, for which a policy may let a node back in.
+const MAX_SILENCE: Lifetime = Lifetime::from_days(7);
+const MAX_REJOINS: u32 = 100;
 /// In front of a role's path and name.
 const ROLE_PREFIX: &str = "arn:{partition}:iam::{account}:role/";
 
@@ -27,13 +30,30 @@ pub enum FreshProof {
     },
 }
 
+/// When another key may take the place of one that is honestly gone, in the same run of the instance
+/// and by a fresh proof: the disk was replaced, or a container lost its volume (K5, K7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rejoin {
+    /// For how long the bound key must have missed its renewal.
+    pub when_silent: Lifetime,
+    /// How often in one run.
+    pub limit: u32,
+}
+
+/// What the block says; none of it if it cannot be read.
+pub(super) struct Settings {
+    pub(super) proof: Option<Written<FreshProof>>,
+    pub(super) look_up: Written<LookUp>,
+    pub(super) rejoin: Option<Rejoin>,
+}
+
 /// Reads the block, or what holds without one.
 pub(super) fn read(
     node: Option<&Node>,
     method: &'static Declaration,
     place: &Place,
     report: &mut Report,
-) -> (Option<Written<FreshProof>>, Written<LookUp>) {
+) -> Settings {
     let mut allowed = vec!["rejoin"];
     if method.has_fresh_proof {
         allowed.extend(["fresh_proof", "document_ttl"]);
@@ -48,13 +68,12 @@ pub(super) fn read(
         FreshProof::NotRequired { document_ttl: None }
     };
     let default = Written { value: default, place: place.clone(), is_default: true };
-    let Some(node) = node else { return (Some(default), no_look_up) };
-    let Some(keys) = Keys::read(node, "the method's settings", &allowed, report) else {
-        return (None, no_look_up);
+    let Some(node) = node else {
+        return Settings { proof: Some(default), look_up: no_look_up, rejoin: None };
     };
-    if let Some(node) = keys.get("rejoin") {
-        rejoin(node, report);
-    }
+    let Some(keys) = Keys::read(node, "the method's settings", &allowed, report) else {
+        return Settings { proof: None, look_up: no_look_up, rejoin: None };
+    };
     let look_up = match keys.get("look_up") {
         Some(node) => look_up(node, report).unwrap_or_else(|| Written {
             // As if it looked, so that its rules are not reported as well.
@@ -66,7 +85,8 @@ pub(super) fn read(
     };
     let proof =
         if method.has_fresh_proof { fresh_proof(&keys, default, report) } else { Some(default) };
-    (proof, look_up)
+    let rejoin = keys.get("rejoin").and_then(|node| rejoin(node, proof.as_ref(), report));
+    Settings { proof, look_up, rejoin }
 }
 
 fn fresh_proof(
@@ -164,12 +184,25 @@ fn external_id(node: &Node, report: &mut Report) -> Option<String> {
     invalid(node, "external_id", expected, report)
 }
 
-fn rejoin(node: &Node, report: &mut Report) {
-    let is_never = matches!(&node.content,
-        Content::Scalar { text, .. } if text == "never");
-    if !is_never {
-        let message = "`rejoin` other than `never` comes with a later version";
-        let expected = "`rejoin: never`; until then `muster nodes allow-rejoin` admits one node";
-        not_yet(message, expected, node, report);
+fn rejoin(node: &Node, proof: Option<&Written<FreshProof>>, report: &mut Report) -> Option<Rejoin> {
+    const EXPECTED: &str = "`never`, or `{when_silent: 30m, limit: 2}`";
+    match &node.content {
+        Content::Scalar { text, .. } if text == "never" => return None,
+        Content::Scalar { .. } | Content::Sequence(_) => {
+            return invalid(node, "rejoin", EXPECTED, report);
+        }
+        Content::Mapping(_) => {}
     }
+    let keys = Keys::read(node, "`rejoin`", &["when_silent", "limit"], report)?;
+    let when_silent = keys.required("when_silent", EXPECTED, report)?;
+    let limit = keys.required("limit", EXPECTED, report)?;
+    if proof.is_some_and(|proof| proof.value != FreshProof::Required) {
+        // Whoever has a copy of the document could wait for the silence (K5).
+        let expected = "`rejoin: never`, or `fresh_proof: required`";
+        return invalid(node, "rejoin", expected, report);
+    }
+    Some(Rejoin {
+        when_silent: decode::duration(when_silent, "when_silent", MAX_SILENCE, report)?,
+        limit: decode::number(limit, "limit", 1..=MAX_REJOINS, report)?,
+    })
 }

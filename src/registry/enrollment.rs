@@ -1,14 +1,12 @@
-//! The enrollment: one instance, one run of it, one key, one order.
+//! The enrollment: one instance, one run of it, one key in use and at most one that follows it.
 
 use std::collections::BTreeMap;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::Change;
+use super::{Change, Issue, PresentedCertificate, Ruling};
 use crate::domain::{KeyDigest, NodeId, PolicyHash, Serial, Subject, Timestamp};
-use crate::policy::{Approval, Order, Strength};
+use crate::policy::{Approval, Strength};
 
 /// How many past events a node's record keeps; the audit log keeps all.
 const HISTORY_LENGTH: usize = 50;
@@ -45,16 +43,19 @@ pub struct Enrollment {
     pub roles: Vec<String>,
     /// What else the policy says of it.
     pub labels: BTreeMap<String, String>,
-    /// The certificate that was decided.
-    pub order: Order,
-    /// The certificate that was issued, base64 DER, leaf first; none until it is remembered.
-    pub certificate: Option<Vec<String>>,
-    /// SHA-256 of the leaf.
-    pub fingerprint: Option<String>,
+    /// What the evidence said at the latest decision, so that another policy set can be held against
+    /// it without asking the node.
+    pub claims: serde_json::Value,
+    /// The certificate in use.
+    pub current: Issue,
+    /// The certificate that follows it: made at a renewal, and in use once the node has shown it.
+    pub next: Option<Issue>,
     /// Earlier certificates that may not have ended yet.
     pub superseded: Vec<Superseded>,
     /// One rejoin that an operator has allowed.
     pub grant: Option<Grant>,
+    /// How often the policy has let another key in for a silent one, in this run.
+    pub rejoins: u32,
     /// First order.
     pub created_at: Timestamp,
     /// Latest order.
@@ -104,8 +105,8 @@ pub struct Grant {
 pub struct Event {
     /// When.
     pub time: Timestamp,
-    /// What: `enrolled`, `reordered`, `rebound`, `displaced`, `forgotten`, `rejoin allowed`,
-    /// `a later start was seen`.
+    /// What: `enrolled`, `reordered`, `rebound`, `displaced`, `renewed`, `renewed by another key`,
+    /// `rejoined`, `forgotten`, `rejoin allowed`, `a later start was seen`.
     pub what: String,
     /// The certificate ordered, if one was.
     pub serial: Option<Serial>,
@@ -115,13 +116,21 @@ pub struct Event {
     pub reason: Option<String>,
 }
 
+/// Which of its two certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    Current,
+    Next,
+}
+
 /// What the enrollment rests on: for one key in one run the best evidence that ever came, so that an
 /// hour without STS does not make it one that a thief's proof could displace (K10).
-fn strongest(before: Option<&Enrollment>, approval: &Approval) -> Strength {
+fn strongest(before: Option<&Enrollment>, approval: &Approval, ruling: Ruling) -> Strength {
+    let is_renewal = matches!(ruling.change, Change::Renew | Change::Outrun);
     let same = before.filter(|one| {
         one.state == State::Bound
             && one.epoch == approval.epoch()
-            && one.key() == approval.order().public_key.digest()
+            && (is_renewal || one.key() == approval.order().public_key.digest())
     });
     same.map_or(approval.strength(), |one| one.strength.max(approval.strength()))
 }
@@ -131,16 +140,42 @@ impl Enrollment {
     pub(super) fn after(
         before: Option<&Self>,
         approval: &Approval,
-        change: Change,
-        uses_grant: bool,
+        ruling: Ruling,
         source: &str,
         now: Timestamp,
     ) -> Self {
-        if let (Change::Repeat, Some(before)) = (change, before) {
-            return before.clone();
+        let mut before = before.cloned();
+        if let Some(before) = before.as_mut().filter(|_| ruling.promotes) {
+            before.promote(now);
         }
-        let order = approval.order().clone();
+        match (ruling.change, before) {
+            (Change::Repeat | Change::RepeatNext, Some(before)) => before,
+            (Change::Renew | Change::Outrun, Some(before)) => {
+                let issue = Issue::of(approval.order().clone());
+                let current = before.current.clone();
+                let mut renewed = Self::decided(Some(&before), approval, ruling, source, now);
+                if let Some(next) = before.next {
+                    renewed.supersede(&next, now);
+                }
+                renewed.current = current;
+                renewed.next = Some(issue);
+                renewed
+            }
+            (_, before) => Self::decided(before.as_ref(), approval, ruling, source, now),
+        }
+    }
+
+    /// The enrollment as this approval has it, with its order in the place of all others.
+    fn decided(
+        before: Option<&Self>,
+        approval: &Approval,
+        ruling: Ruling,
+        source: &str,
+        now: Timestamp,
+    ) -> Self {
+        let keeps_current = matches!(ruling.change, Change::Renew | Change::Outrun);
         let floor = before.map_or(approval.epoch(), |one| one.floor.max(approval.epoch()));
+        let grant = before.and_then(|one| one.grant.clone()).filter(|_| !ruling.uses_grant);
         let mut enrollment = Self {
             subject: approval.subject().clone(),
             slot: approval.slot().to_owned(),
@@ -148,7 +183,7 @@ impl Enrollment {
             state: State::Bound,
             floor,
             epoch: approval.epoch(),
-            strength: strongest(before, approval),
+            strength: strongest(before, approval, ruling),
             method: approval.method().to_owned(),
             policy: approval.policy().to_string(),
             policy_hash: approval.policy_hash().clone(),
@@ -158,33 +193,73 @@ impl Enrollment {
                 .labels()
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),
-            certificate: None,
-            fingerprint: None,
+            claims: approval.claims().values().to_json(),
+            current: Issue::of(approval.order().clone()),
+            next: None,
             superseded: before.map(|one| one.superseded.clone()).unwrap_or_default(),
-            grant: before.and_then(|one| one.grant.clone()).filter(|_| !uses_grant),
+            grant,
+            rejoins: before
+                .filter(|one| one.epoch == approval.epoch())
+                .map_or(0, |one| one.rejoins)
+                + u32::from(ruling.change == Change::Rejoin),
             created_at: before.map_or(now, |one| one.created_at),
             renewed_at: now,
             source: source.to_owned(),
             history: before.map(|one| one.history.clone()).unwrap_or_default(),
-            order,
         };
-        if let Some(before) = before {
-            enrollment.supersede(&before.order, now);
+        for issue in before.into_iter().filter(|_| !keeps_current).flat_map(Self::issues) {
+            enrollment.supersede(issue, now);
         }
-        let what = match change {
-            Change::Enroll => "enrolled",
-            Change::Repeat | Change::Reorder => "reordered",
-            Change::Rebind => "rebound",
-            Change::Displace => "displaced",
-        };
-        let serial = Some(enrollment.order.serial);
-        enrollment.log(now, what, serial, None);
+        let (order, what) = (approval.order(), ruling.change.in_history());
+        enrollment.log(now, what, Some(order.serial), order.public_key.digest(), None);
         enrollment
+    }
+
+    /// The node has shown that it has the next certificate: from now on that is the one in use.
+    fn promote(&mut self, now: Timestamp) {
+        if let Some(next) = self.next.take() {
+            let last = std::mem::replace(&mut self.current, next);
+            self.supersede(&last, now);
+        }
+    }
+
+    /// The certificate in use, and the one that follows it.
+    pub fn issues(&self) -> impl Iterator<Item = &Issue> {
+        std::iter::once(&self.current).chain(&self.next)
+    }
+
+    pub(super) fn issue(&self, which: Which) -> &Issue {
+        match (which, &self.next) {
+            (Which::Next, Some(next)) => next,
+            (Which::Next | Which::Current, _) => &self.current,
+        }
+    }
+
+    /// The order of this serial, to keep its certificate.
+    pub(super) fn issue_mut(&mut self, serial: Serial) -> Option<&mut Issue> {
+        let issues = std::iter::once(&mut self.current).chain(&mut self.next);
+        issues.into_iter().find(|issue| issue.order.serial == serial)
+    }
+
+    /// Which of its certificates was presented; none if it is one that was given up.
+    pub(super) fn which(&self, presented: &PresentedCertificate) -> Option<Which> {
+        if self.current.is(presented) {
+            Some(Which::Current)
+        } else if self.next.as_ref().is_some_and(|next| next.is(presented)) {
+            Some(Which::Next)
+        } else {
+            None
+        }
     }
 
     /// The key that is bound.
     pub fn key(&self) -> KeyDigest {
-        self.order.public_key.digest()
+        self.current.key()
+    }
+
+    /// The key that follows it, if there is one.
+    pub fn next_key(&self) -> Option<KeyDigest> {
+        self.next.as_ref().map(Issue::key)
     }
 
     /// The grant, if it has not ended.
@@ -192,45 +267,43 @@ impl Enrollment {
         self.grant.as_ref().filter(|grant| now <= grant.until)
     }
 
-    /// The issued certificates, DER, leaf first.
-    pub fn certificate_chain(&self) -> Option<Vec<Vec<u8>>> {
-        let decode = |text: &String| STANDARD.decode(text).ok();
-        self.certificate.as_ref()?.iter().map(decode).collect()
-    }
-
-    pub(super) fn keep_certificate(&mut self, chain: &[Vec<u8>], fingerprint: &str) {
-        self.certificate = Some(chain.iter().map(|der| STANDARD.encode(der)).collect());
-        self.fingerprint = Some(fingerprint.to_owned());
-    }
-
     pub(super) fn forget(&mut self, until: Timestamp, reason: &str, now: Timestamp) {
         self.state = State::Forgotten { until };
         self.floor = self.floor.max(self.epoch);
         self.grant = None;
-        let order = self.order.clone();
-        self.supersede(&order, now);
-        self.log(now, "forgotten", None, Some(reason));
+        for issue in [Some(self.current.clone()), self.next.take()].into_iter().flatten() {
+            self.supersede(&issue, now);
+        }
+        self.log(now, "forgotten", None, self.key(), Some(reason));
     }
 
     pub(super) fn raise_floor(&mut self, floor: Timestamp, now: Timestamp) {
         self.floor = self.floor.max(floor);
-        self.log(now, "a later start was seen", None, None);
+        self.log(now, "a later start was seen", None, self.key(), None);
     }
 
     pub(super) fn allow_rejoin(&mut self, until: Timestamp, reason: &str, now: Timestamp) {
         self.grant = Some(Grant { until, reason: reason.to_owned() });
-        self.log(now, "rejoin allowed", None, Some(reason));
+        self.log(now, "rejoin allowed", None, self.key(), Some(reason));
     }
 
-    fn supersede(&mut self, order: &Order, now: Timestamp) {
-        self.superseded.retain(|one| one.not_after > now && one.serial != order.serial);
-        self.superseded.push(Superseded { serial: order.serial, not_after: order.not_after });
+    fn supersede(&mut self, issue: &Issue, now: Timestamp) {
+        let (serial, not_after) = (issue.order.serial, issue.order.not_after);
+        self.superseded.retain(|one| one.not_after > now && one.serial != serial);
+        self.superseded.push(Superseded { serial, not_after });
         let surplus = self.superseded.len().saturating_sub(SUPERSEDED_LENGTH);
         self.superseded.drain(..surplus);
     }
 
-    fn log(&mut self, time: Timestamp, what: &str, serial: Option<Serial>, reason: Option<&str>) {
-        let (key, reason) = (self.key(), reason.map(str::to_owned));
+    fn log(
+        &mut self,
+        time: Timestamp,
+        what: &str,
+        serial: Option<Serial>,
+        key: KeyDigest,
+        reason: Option<&str>,
+    ) {
+        let reason = reason.map(str::to_owned);
         self.history.push(Event { time, what: what.to_owned(), serial, key, reason });
         let surplus = self.history.len().saturating_sub(HISTORY_LENGTH);
         self.history.drain(..surplus);

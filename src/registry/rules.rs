@@ -1,8 +1,8 @@
-//! Who may bind an enrollment: the table of design.md, "Enrollments". Pure.
+//! Who may bind an enrollment: the table of design.md, "Enrollments". Pure. Renewals are beside it.
 
-use super::View;
 use super::enrollment::{Enrollment, State};
-use crate::domain::{Code, KeyDigest, Lifetime, Timestamp};
+use super::{Issue, View};
+use crate::domain::{Code, KeyDigest, Lifetime, Subject, Timestamp};
 use crate::policy::{Approval, Order, Strength};
 
 /// What a node and an operator read of a conflict.
@@ -26,6 +26,15 @@ pub enum Change {
     /// Another key takes the place of the bound one in the same run, because it came with a proof and
     /// the bound one had only a document: somebody had a copy.
     Displace,
+    /// Another key takes the place of the bound one in the same run, because the policy lets a node
+    /// back in whose key has been silent for so long.
+    Rejoin,
+    /// A certificate for the next key is ordered; the one in use stays.
+    Renew,
+    /// The next certificate is handed out again.
+    RepeatNext,
+    /// A second next key, with a proof, takes the place of the first: one of the two is a copy.
+    Outrun,
 }
 
 impl Change {
@@ -33,11 +42,51 @@ impl Change {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Enroll => "enroll",
-            Self::Repeat => "repeat",
+            Self::Repeat | Self::RepeatNext => "repeat",
             Self::Reorder => "reorder",
             Self::Rebind => "rebind",
             Self::Displace => "displace",
+            Self::Rejoin => "rejoin",
+            Self::Renew => "renew",
+            Self::Outrun => "outrun",
         }
+    }
+
+    /// The words in the node's history.
+    pub(super) const fn in_history(self) -> &'static str {
+        match self {
+            Self::Enroll => "enrolled",
+            Self::Repeat | Self::RepeatNext | Self::Reorder => "reordered",
+            Self::Rebind => "rebound",
+            Self::Displace => "displaced",
+            Self::Rejoin => "rejoined",
+            Self::Renew => "renewed",
+            Self::Outrun => "renewed by another key",
+        }
+    }
+
+    /// Whether relying parties must hear at once that the certificates before are worth nothing.
+    pub(super) const fn revokes(self) -> bool {
+        match self {
+            Self::Rebind | Self::Displace | Self::Rejoin | Self::Outrun => true,
+            Self::Enroll | Self::Repeat | Self::Reorder | Self::Renew | Self::RepeatNext => false,
+        }
+    }
+}
+
+/// What is to be done with an enrollment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ruling {
+    pub(super) change: Change,
+    /// The next key was shown: it is the one in use from now on.
+    pub(super) promotes: bool,
+    /// An operator's grant is used up.
+    pub(super) uses_grant: bool,
+}
+
+impl Ruling {
+    pub(super) fn of(change: Change) -> Self {
+        Self { change, promotes: false, uses_grant: false }
     }
 }
 
@@ -45,7 +94,8 @@ impl Change {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Conflict {
-    /// `ENROLLMENT_CONFLICT`, `EPOCH_STALE` or `KEY_IN_USE`.
+    /// `ENROLLMENT_CONFLICT`, `EPOCH_STALE`, `KEY_IN_USE`; at a renewal `NODE_UNKNOWN` or
+    /// `CLONE_SUSPECTED`; and `LOCKED`.
     pub code: Code,
     /// What is wrong and what helps, for the operator.
     pub message: String,
@@ -62,7 +112,7 @@ pub struct Conflict {
 }
 
 impl Conflict {
-    fn new(code: Code, message: &str, enrollment: Option<&Enrollment>) -> Box<Self> {
+    pub(super) fn new(code: Code, message: &str, enrollment: Option<&Enrollment>) -> Box<Self> {
         Box::new(Self {
             code,
             message: message.to_owned(),
@@ -72,6 +122,23 @@ impl Conflict {
             bound_at: enrollment.map(|one| one.renewed_at),
             floor: None,
         })
+    }
+
+    /// A certificate of the node CA that no enrollment has.
+    pub fn unknown_certificate() -> Box<Self> {
+        Self::new(Code::NodeUnknown, "no enrollment has this certificate on record", None)
+    }
+
+    /// The certificate of one instance with the evidence of another: a copied state directory.
+    pub fn other_instance(holder: &Enrollment, shown: &Subject) -> Box<Self> {
+        let message = format!(
+            "the certificate of {} came with the evidence of {}: its key is on another machine",
+            holder.subject.path(),
+            shown.path()
+        );
+        let mut conflict = Self::new(Code::CloneSuspected, &message, Some(holder));
+        conflict.hint = "the certificate is another instance's than the evidence";
+        conflict
     }
 }
 
@@ -103,7 +170,7 @@ pub(super) fn refuse_early(
 }
 
 /// A document from before the start that the cloud tells of: it needs no memory of that start (K2).
-fn refuse_earlier_run(
+pub(super) fn refuse_earlier_run(
     enrollment: Option<&Enrollment>,
     approval: &Approval,
 ) -> Result<(), Box<Conflict>> {
@@ -136,8 +203,9 @@ pub(super) fn other_key(
     epoch: Timestamp,
     besides: &str,
 ) -> Option<Box<Conflict>> {
-    let is_other =
-        enrollment.state == State::Bound && enrollment.epoch == epoch && enrollment.key() != key;
+    let is_other = enrollment.state == State::Bound
+        && enrollment.epoch == epoch
+        && enrollment.issues().all(|issue| issue.key() != key);
     is_other.then(|| {
         let message = format!("{BOUND_TO_ANOTHER_KEY}; besides, {besides}");
         let mut conflict = Conflict::new(Code::EnrollmentConflict, &message, Some(enrollment));
@@ -153,8 +221,9 @@ pub(super) fn admit(
     approval: &Approval,
     relies_on_grant: bool,
     now: Timestamp,
-) -> Result<Change, Box<Conflict>> {
+) -> Result<Ruling, Box<Conflict>> {
     let enrollment = view.enrollment();
+    view.refuse_locked(now)?;
     refuse_early(enrollment, view.key_holder(), place, approval.epoch())?;
     refuse_earlier_run(enrollment, approval)?;
     let has_grant = view.has_grant(now);
@@ -165,48 +234,106 @@ pub(super) fn admit(
             enrollment,
         ));
     }
-    let Some(enrollment) = enrollment else { return Ok(Change::Enroll) };
-    let is_same_key = enrollment.key() == approval.order().public_key.digest();
-    let is_later_run = approval.epoch() > enrollment.epoch;
-    if let State::Forgotten { until } = enrollment.state {
-        let may_bind = now <= until || is_later_run || has_grant;
-        return match (may_bind, is_same_key) {
-            (true, true) => Ok(Change::Reorder),
-            (true, false) => Ok(Change::Rebind),
-            (false, _) => Err(Conflict::new(
+    let mut ruling = Ruling::of(Change::Enroll);
+    if let Some(enrollment) = enrollment {
+        let key = approval.order().public_key.digest();
+        ruling.promotes = enrollment.next_key() == Some(key);
+        ruling.change = if enrollment.key() == key || ruling.promotes {
+            admit_same_key(enrollment, approval, relies_on_grant, has_grant, now)?
+        } else {
+            admit_other_key(enrollment, approval, has_grant, now)?
+        };
+    }
+    // A grant is good for one use: another key, or a document that is too old.
+    ruling.uses_grant = relies_on_grant || ruling.change == Change::Rebind;
+    Ok(ruling)
+}
+
+/// Whether a forgotten enrollment may be bound.
+fn refuse_forgotten(
+    enrollment: &Enrollment,
+    is_later_run: bool,
+    has_grant: bool,
+    now: Timestamp,
+) -> Result<(), Box<Conflict>> {
+    match enrollment.state {
+        State::Forgotten { until } if !(now <= until || is_later_run || has_grant) => {
+            Err(Conflict::new(
                 Code::EnrollmentConflict,
                 "the enrollment was forgotten and its hour is over; allow one rejoin",
                 Some(enrollment),
-            )),
-        };
+            ))
+        }
+        State::Forgotten { .. } | State::Bound => Ok(()),
     }
-    if is_same_key {
-        let repeats =
-            !is_later_run && !relies_on_grant && is_worth_repeating(enrollment, approval, now);
-        return Ok(if repeats { Change::Repeat } else { Change::Reorder });
-    }
+}
+
+fn admit_same_key(
+    enrollment: &Enrollment,
+    approval: &Approval,
+    relies_on_grant: bool,
+    has_grant: bool,
+    now: Timestamp,
+) -> Result<Change, Box<Conflict>> {
+    let is_later_run = approval.epoch() > enrollment.epoch;
+    refuse_forgotten(enrollment, is_later_run, has_grant, now)?;
+    let key = approval.order().public_key.digest();
+    let issue = enrollment.next.as_ref().filter(|next| next.key() == key);
+    let repeats = enrollment.state == State::Bound
+        && !is_later_run
+        && !relies_on_grant
+        && is_worth_repeating(enrollment, issue.unwrap_or(&enrollment.current), approval, now);
+    Ok(if repeats { Change::Repeat } else { Change::Reorder })
+}
+
+fn admit_other_key(
+    enrollment: &Enrollment,
+    approval: &Approval,
+    has_grant: bool,
+    now: Timestamp,
+) -> Result<Change, Box<Conflict>> {
+    let is_later_run = approval.epoch() > enrollment.epoch;
+    refuse_forgotten(enrollment, is_later_run, has_grant, now)?;
+    let is_forgotten = enrollment.state != State::Bound;
     let is_better_proof =
         enrollment.strength == Strength::Document && approval.strength() == Strength::Proof;
-    if is_later_run || has_grant {
-        return Ok(Change::Rebind);
+    if is_forgotten || is_later_run || has_grant {
+        Ok(Change::Rebind)
+    } else if is_better_proof {
+        Ok(Change::Displace)
+    } else if may_rejoin(enrollment, approval, now) {
+        Ok(Change::Rejoin)
+    } else {
+        Err(Conflict::new(Code::EnrollmentConflict, BOUND_TO_ANOTHER_KEY, Some(enrollment)))
     }
-    if is_better_proof {
-        return Ok(Change::Displace);
-    }
-    Err(Conflict::new(Code::EnrollmentConflict, BOUND_TO_ANOTHER_KEY, Some(enrollment)))
+}
+
+/// K5, K7: the disk was replaced, so the key is honestly gone and the run is the same. The policy may
+/// let such a node back in by a proof, so many times, once the bound key has missed its renewal by so
+/// much: a holder that lives is never put out.
+fn may_rejoin(enrollment: &Enrollment, approval: &Approval, now: Timestamp) -> bool {
+    let Some(rejoin) = approval.rejoin().filter(|_| approval.strength() == Strength::Proof) else {
+        return false;
+    };
+    let mut due = enrollment.issues().map(|issue| issue.order.renew_after);
+    enrollment.rejoins < rejoin.limit && due.all(|due| now > due.plus(rejoin.when_silent))
 }
 
 /// I15: a stored answer is repeated only if it would be given now, and has two thirds of its life.
-fn is_worth_repeating(enrollment: &Enrollment, approval: &Approval, now: Timestamp) -> bool {
-    let stored = &enrollment.order;
-    let life = stored.not_after.since(stored.not_before);
+pub(super) fn is_worth_repeating(
+    enrollment: &Enrollment,
+    issue: &Issue,
+    approval: &Approval,
+    now: Timestamp,
+) -> bool {
+    let stored = &issue.order;
     enrollment.policy == approval.policy().as_str()
         && enrollment.method == approval.method()
         && enrollment.strength >= approval.strength()
         && enrollment.roles == approval.roles()
         && enrollment.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).eq(approval.labels())
         && is_same_content(stored, approval.order())
-        && now.since(stored.not_before) < life.fraction(1, 3)
+        && issue.is_young(now)
 }
 
 /// Whether two orders differ in nothing but serial and times.

@@ -38,11 +38,13 @@ pub(super) struct Connection {
     pub(super) channel: [u8; 32],
     /// The peer.
     pub(super) peer: SocketAddr,
+    /// The node's certificate, DER: verified, and its key proven by the handshake.
+    pub(super) certificate: Option<Arc<[u8]>>,
     has_joined: Arc<AtomicBool>,
 }
 
 impl Connection {
-    /// Whether this is the first join of the connection: one stream each (red team B7).
+    /// Whether this is the first join or renewal of the connection: one stream each (red team B7).
     pub(super) fn take_stream(&self) -> bool {
         !self.has_joined.swap(true, Ordering::SeqCst)
     }
@@ -144,7 +146,9 @@ async fn serve_connection(
 fn describe(stream: &TlsStream<TcpStream>, peer: SocketAddr) -> Option<Connection> {
     let (_, tls) = stream.get_ref();
     let channel = channel(tls).ok()?;
-    Some(Connection { channel, peer, has_joined: Arc::default() })
+    let certificate =
+        tls.peer_certificates().and_then(|chain| Some(chain.first()?.as_ref().into()));
+    Some(Connection { channel, peer, certificate, has_joined: Arc::default() })
 }
 
 async fn serve_http(

@@ -13,10 +13,11 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use super::exchange::Kind;
 use crate::aws::{CallCounts, CallStatistics};
 use crate::domain::Timestamp;
 
-/// Labels of a finished join.
+/// Labels of a finished join or renewal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct JoinLabels {
     /// A method of this build, or `unknown`.
@@ -30,7 +31,9 @@ pub(super) struct Metrics {
     registry: Registry,
     /// Finished joins.
     pub(super) joins: Family<JoinLabels, Counter>,
-    /// Seconds from the first message to the answer.
+    /// Finished renewals.
+    pub(super) renewals: Family<JoinLabels, Counter>,
+    /// Seconds from the evidence to the answer, of joins and renewals.
     pub(super) join_seconds: Histogram,
     /// Accepted connections.
     pub(super) connections: Counter,
@@ -50,6 +53,8 @@ impl Metrics {
         let mut registry = Registry::with_prefix("muster");
         let joins = Family::default();
         registry.register("joins", "Finished joins by method and code", joins.clone());
+        let renewals = Family::default();
+        registry.register("renewals", "Finished renewals by method and code", renewals.clone());
         let join_seconds = Histogram::new(exponential_buckets(0.001, 2.0, 14));
         registry.register("join_seconds", "Time of a join", join_seconds.clone());
         let connections = Counter::default();
@@ -78,6 +83,7 @@ impl Metrics {
         Self {
             registry,
             joins,
+            renewals,
             join_seconds,
             connections,
             connections_refused,
@@ -85,6 +91,15 @@ impl Metrics {
             listener_not_after,
             audit_counted,
         }
+    }
+
+    /// Counts a finished join or renewal.
+    pub(super) fn count(&self, kind: Kind, labels: &JoinLabels) {
+        let family = match kind {
+            Kind::Join => &self.joins,
+            Kind::Renewal => &self.renewals,
+        };
+        family.get_or_create(labels).inc();
     }
 
     /// As the text of `OpenMetrics`.

@@ -5,6 +5,7 @@ mod cloud;
 mod config;
 mod data_directory;
 mod diagnostics;
+mod exchange;
 mod explanation;
 mod grpc;
 mod listener;

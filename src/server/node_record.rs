@@ -3,11 +3,15 @@
 use serde_json::{Value, json};
 
 use crate::domain::CorrelationId;
+use crate::policy::Order;
 use crate::registry::{Enrollment, State};
 
 /// `node.json`.
-pub(super) fn of(enrollment: &Enrollment, correlation_id: Option<&CorrelationId>) -> Value {
-    let order = &enrollment.order;
+pub(super) fn of(
+    enrollment: &Enrollment,
+    order: &Order,
+    correlation_id: Option<&CorrelationId>,
+) -> Value {
     json!({
         "node_id": enrollment.node_id,
         "spiffe_id": order.spiffe_id,
@@ -28,13 +32,13 @@ pub(super) fn of(enrollment: &Enrollment, correlation_id: Option<&CorrelationId>
 /// A line of `muster nodes ls`.
 pub(super) fn listed(enrollment: &Enrollment) -> Value {
     let state = match enrollment.state {
-        State::Bound if enrollment.certificate.is_none() => "ordered",
+        State::Bound if enrollment.current.certificate.is_none() => "ordered",
         State::Bound => "bound",
         State::Forgotten { .. } => "forgotten",
     };
     json!({
         "node_id": enrollment.node_id,
-        "spiffe_id": enrollment.order.spiffe_id,
+        "spiffe_id": enrollment.current.order.spiffe_id,
         "method": enrollment.method,
         "policy": enrollment.policy,
         "partition": enrollment.subject.segment("partition"),
@@ -45,8 +49,8 @@ pub(super) fn listed(enrollment: &Enrollment) -> Value {
         "state": state,
         "epoch": enrollment.epoch,
         "strength": enrollment.strength,
-        "serial": enrollment.order.serial,
-        "not_after": enrollment.order.not_after,
+        "serial": enrollment.current.order.serial,
+        "not_after": enrollment.current.order.not_after,
         "renewed_at": enrollment.renewed_at,
     })
 }
@@ -57,7 +61,13 @@ pub(super) fn shown(enrollment: &Enrollment) -> Value {
     if let Some(object) = value.as_object_mut() {
         object.insert("floor".to_owned(), json!(enrollment.floor));
         object.insert("key".to_owned(), json!(enrollment.key()));
-        object.insert("fingerprint".to_owned(), json!(enrollment.fingerprint));
+        object.insert("fingerprint".to_owned(), json!(enrollment.current.fingerprint));
+        let next = enrollment.next.as_ref();
+        let next = next.map(|next| {
+            json!({"serial": next.order.serial, "not_after": next.order.not_after, "key": next.key()})
+        });
+        object.insert("next".to_owned(), json!(next));
+        object.insert("rejoins".to_owned(), json!(enrollment.rejoins));
         object.insert("roles".to_owned(), json!(enrollment.roles));
         object.insert("labels".to_owned(), json!(enrollment.labels));
         object.insert("rule".to_owned(), json!(enrollment.rule));

@@ -18,14 +18,14 @@ use super::config::Config;
 use super::data_directory::{DataDirectory, UnusableDirectory, socket_path};
 use super::diagnostics::{self, Diagnostics};
 use super::explanation::Explainer;
-use super::grpc::{JoinApi, MESSAGE_BYTES_MAX};
+use super::grpc::{ANSWER_BYTES_MAX, Api, MESSAGE_BYTES_MAX};
 use super::listener::{self, Limits};
 use super::local::{self, Local};
 use super::metrics::Metrics;
 use super::policies;
 use super::policy_directory;
 use super::tasks;
-use super::tls::{self, ListenerCertificates, UnusableTls};
+use super::tls::{self, ListenerCertificates, NodeCertificates, UnusableTls};
 use crate::audit::{Audit, Class, Outcome, Record};
 use crate::aws::CallStatistics;
 use crate::ca::{
@@ -33,10 +33,11 @@ use crate::ca::{
 };
 use crate::clock::Clock;
 use crate::domain::{PolicyHash, TrustDomain};
-use crate::join::JoinService;
+use crate::join::{JoinService, TimeGuard};
 use crate::methods::{self, Sources};
 use crate::policy::{Finding, Vocabulary};
 use crate::proto::join_service_server::JoinServiceServer;
+use crate::proto::node_service_server::NodeServiceServer;
 use crate::registry::Registry;
 use crate::store::{CommitError, Key, Put, SqliteStore, Store, StoreUnavailable, Transaction};
 
@@ -239,8 +240,10 @@ async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, St
     let authorities = open_authorities(&data, store.as_ref(), passphrase.as_ref(), clock).await?;
     let authority = Arc::new(BuiltinCa::new(Arc::clone(&authorities)));
     authority.check().await?;
+    let latest = registry.latest_time().await?.unwrap_or_else(|| clock.now());
     let joins = Arc::new(JoinService {
         clock: clock.clone(),
+        time_guard: TimeGuard::new(latest),
         methods: methods::build(sources),
         policies: RwLock::new(policies),
         registry: registry.clone(),
@@ -314,7 +317,9 @@ async fn spawn_services(
     certificates: &Arc<ListenerCertificates>,
     stopped: &watch::Receiver<bool>,
 ) -> Result<(), StartError> {
-    let tls = tls::server_config(Arc::clone(certificates))?;
+    let anchors = foundation.joins.authority.trust_anchors().await?;
+    let nodes = NodeCertificates::new(&anchors, foundation.joins.clock.clone())?;
+    let tls = tls::server_config(Arc::clone(certificates), nodes)?;
     let limits = Limits { connections: config.connections_max, handshakes: config.handshakes_max };
     let metrics = &foundation.metrics;
     running.spawn(listener::serve(
@@ -362,12 +367,16 @@ fn warning(config: &Config) -> Option<&'static str> {
 
 async fn routes(joins: &Arc<JoinService>, metrics: &Arc<Metrics>, fips_wanted: bool) -> Routes {
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<JoinServiceServer<JoinApi>>().await;
-    let api = JoinApi::new(Arc::clone(joins), Arc::clone(metrics), fips_wanted);
-    let service = JoinServiceServer::new(api)
+    health.set_serving::<JoinServiceServer<Api>>().await;
+    health.set_serving::<NodeServiceServer<Api>>().await;
+    let api = Api::new(Arc::clone(joins), Arc::clone(metrics), fips_wanted);
+    let join = JoinServiceServer::new(api.clone())
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(256 * 1024);
-    Routes::new(service).add_service(health_service).prepare()
+        .max_encoding_message_size(ANSWER_BYTES_MAX);
+    let node = NodeServiceServer::new(api)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(ANSWER_BYTES_MAX);
+    Routes::new(join).add_service(node).add_service(health_service).prepare()
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {

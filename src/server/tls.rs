@@ -1,17 +1,30 @@
-//! TLS of the join listener: 1.3 only, no resumption, no early data (design, "Proof binding").
+//! TLS of the join listener: 1.3 only, no resumption, no early data (design, "Proof binding"). A node
+//! that renews shows its certificate; one that joins has none.
 
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
-use rustls::{ServerConfig, version};
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig, SignatureScheme,
+    version,
+};
 
-use crate::ca::ListenerIdentity;
+use crate::ca::{ListenerIdentity, TrustAnchors};
+use crate::clock::Clock;
+use crate::domain::Serial;
 use crate::proto::provider;
+use crate::registry::PresentedCertificate;
 
 /// TLS that cannot be set up, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,14 +67,92 @@ impl ResolvesServerCert for ListenerCertificates {
     }
 }
 
+/// Takes certificates of the node CA, or none. What a certificate still opens is for the registry to
+/// say, at every renewal: here it is only a good one (T27, T29, T41).
+#[derive(Debug)]
+pub(super) struct NodeCertificates {
+    verifier: Arc<dyn ClientCertVerifier>,
+    clock: Clock,
+}
+
+impl NodeCertificates {
+    /// Certificates that lead to these anchors.
+    pub(super) fn new(anchors: &TrustAnchors, clock: Clock) -> Result<Self, UnusableTls> {
+        let unusable = |error: &dyn std::fmt::Display| UnusableTls(format!("node CA: {error}"));
+        let mut roots = RootCertStore::empty();
+        for anchor in &anchors.0 {
+            roots.add(anchor.clone()).map_err(|error| unusable(&error))?;
+        }
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(provider()))
+                .allow_unauthenticated()
+                .build()
+                .map_err(|error| unusable(&error))?;
+        Ok(Self { verifier, clock })
+    }
+}
+
+impl ClientCertVerifier for NodeCertificates {
+    fn client_auth_mandatory(&self) -> bool {
+        self.verifier.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.verifier.root_hint_subjects()
+    }
+
+    /// By the server's one clock, not by the library's.
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let seconds = u64::try_from(self.clock.now().unix_seconds()).unwrap_or_default();
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        self.verifier.verify_client_cert(end_entity, intermediates, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
+}
+
+/// What is on record of a certificate that was verified; none if its serial is not of our form, so
+/// it is not on record.
+pub(super) fn presented(leaf: &CertificateDer<'_>) -> Option<PresentedCertificate> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(leaf).ok()?;
+    let serial: Serial = hex::encode_upper(parsed.raw_serial()).parse().ok()?;
+    Some(PresentedCertificate { serial, fingerprint: hex::encode(digest(&SHA256, leaf)) })
+}
+
 /// The listener's TLS.
 pub(super) fn server_config(
     certificates: Arc<ListenerCertificates>,
+    nodes: NodeCertificates,
 ) -> Result<Arc<ServerConfig>, UnusableTls> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
         .with_protocol_versions(&[&version::TLS13])
         .map_err(|error| UnusableTls(error.to_string()))?
-        .with_no_client_auth()
+        .with_client_cert_verifier(Arc::new(nodes))
         .with_cert_resolver(certificates);
     // A resumed session would skip what a full handshake checks (T9), and both would let two
     // connections share key material.

@@ -10,6 +10,7 @@ macro_rules! store_contract {
     ($make:expr) => {
         store_contract!(@tests $make,
             a_value_is_read_back_with_a_version_that_changes,
+            several_values_are_read_in_the_order_asked_for,
             a_broken_condition_changes_nothing,
             racing_inserts_have_one_winner,
             scans_are_in_order_and_bounded,
@@ -104,6 +105,16 @@ async fn a_value_is_read_back_with_a_version_that_changes(store: Arc<dyn Store>)
     let delete = Transaction { deletes: vec![key("a"), key("b")], ..Transaction::default() };
     store.commit(delete).await.unwrap();
     assert_eq!(store.get(&key("a")).await.unwrap(), None);
+}
+
+async fn several_values_are_read_in_the_order_asked_for(store: Arc<dyn Store>) {
+    store.commit(put("a", "1")).await.unwrap();
+    store.commit(put("b", "2")).await.unwrap();
+    let found = store.get_all(&[key("b"), key("none"), key("a"), key("b")]).await.unwrap();
+    let values: Vec<_> = found.into_iter().map(|one| one.map(|one| one.value)).collect();
+    let (a, b) = (Some(b"1".to_vec()), Some(b"2".to_vec()));
+    assert_eq!(values, [b.clone(), None, a, b]);
+    assert!(store.get_all(&[]).await.unwrap().is_empty());
 }
 
 async fn a_broken_condition_changes_nothing(store: Arc<dyn Store>) {

@@ -64,6 +64,11 @@ impl Store for MemoryStore {
         Ok(self.state().values.get(key).map(|(found, _)| found.clone()))
     }
 
+    async fn get_all(&self, keys: &[Key]) -> Result<Vec<Option<Versioned>>, StoreUnavailable> {
+        let state = self.state();
+        Ok(keys.iter().map(|key| Some(state.values.get(key)?.0.clone())).collect())
+    }
+
     async fn scan(
         &self,
         prefix: &str,

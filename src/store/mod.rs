@@ -145,6 +145,10 @@ pub trait Store: Send + Sync {
     /// The value of a key.
     async fn get(&self, key: &Key) -> Result<Option<Versioned>, StoreUnavailable>;
 
+    /// The values of several keys, in their order. Not one moment of all of them: who needs that makes
+    /// them conditions of a commit.
+    async fn get_all(&self, keys: &[Key]) -> Result<Vec<Option<Versioned>>, StoreUnavailable>;
+
     /// Keys that begin with `prefix`, in order, after `after`, at most `limit` of them.
     async fn scan(
         &self,

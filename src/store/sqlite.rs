@@ -106,12 +106,21 @@ fn unavailable(error: impl std::fmt::Display) -> StoreUnavailable {
 #[async_trait::async_trait]
 impl Store for SqliteStore {
     async fn get(&self, key: &Key) -> Result<Option<Versioned>, StoreUnavailable> {
-        let key = key.as_str().to_owned();
+        Ok(self.get_all(std::slice::from_ref(key)).await?.pop().flatten())
+    }
+
+    async fn get_all(&self, keys: &[Key]) -> Result<Vec<Option<Versioned>>, StoreUnavailable> {
+        let keys = keys.to_vec();
         self.read(move |connection| {
-            connection
-                .prepare_cached("SELECT value, version FROM entries WHERE key = ?1")?
-                .query_row([key], |row| Ok(Versioned { value: row.get(0)?, version: row.get(1)? }))
-                .optional()
+            let mut statement =
+                connection.prepare_cached("SELECT value, version FROM entries WHERE key = ?1")?;
+            let mut read = |key: &Key| {
+                let found = statement.query_row([key.as_str()], |row| {
+                    Ok(Versioned { value: row.get(0)?, version: row.get(1)? })
+                });
+                found.optional()
+            };
+            keys.iter().map(&mut read).collect()
         })
         .await
     }

@@ -14,7 +14,7 @@ use muster::domain::{KeyBinding, Lifetime, PublicKey, Purpose, Timestamp, pop_me
 use muster::join::{Admission, Attempt, Refusal, Start};
 use muster::methods::{Sources, ec2};
 use muster::sim::{self, Calls, Scenario, Simulator};
-use muster::store::MemoryStore;
+use muster::store::{MemoryStore, Store};
 use rcgen::{PublicKeyData, SigningKey};
 use tokio::net::TcpListener;
 
@@ -112,6 +112,10 @@ impl Cloud {
     }
 
     pub(crate) async fn of(scenario: &str, policies: &str) -> Self {
+        Self::on(Arc::new(MemoryStore::new()), scenario, policies).await
+    }
+
+    pub(crate) async fn on(store: Arc<dyn Store>, scenario: &str, policies: &str) -> Self {
         let clock = Clock::fixed(start_of_story());
         let scenario = Scenario::parse(scenario).unwrap();
         let simulator = Arc::new(Simulator::new(&scenario, clock.clone()).unwrap());
@@ -134,7 +138,7 @@ impl Cloud {
         let keep = tempfile::tempdir().unwrap();
         let path = keep.path().to_owned();
         let world = World::in_directory(
-            Arc::new(MemoryStore::new()),
+            store,
             policies,
             |authorities| Arc::new(BuiltinCa::new(authorities)),
             sources,

@@ -108,7 +108,7 @@ async fn the_certificate_is_an_svid_that_others_accept() {
 async fn one_order_is_one_certificate() {
     let world = World::new();
     let admission = world.admitted(&Node::new(ALLOWED, 1), "web").await;
-    let order = &admission.enrollment.order;
+    let order = &admission.order;
     let (_, parsed) = x509_parser::parse_x509_certificate(&admission.chain[0]).unwrap();
     assert_eq!(parsed.raw_serial(), order.serial.as_bytes());
     assert_eq!(parsed.public_key().raw, order.public_key.spki_der());

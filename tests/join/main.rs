@@ -20,4 +20,5 @@ mod issuing;
 mod look_up;
 mod policy_changes;
 mod proof;
+mod renewal;
 mod world;

@@ -24,7 +24,7 @@ async fn a_stored_answer_is_not_repeated_when_the_policy_gives_another_certifica
     world.restart_with(&POLICIES.replace("ttl: 12h, dns_names", "ttl: 1h, dns_names"));
     let second = world.admitted(&node, "web").await;
     assert_ne!(serial(&first), serial(&second));
-    let order = &second.enrollment.order;
+    let order = &second.order;
     assert_eq!(order.not_after, world.clock.now().plus(Lifetime::from_hours(1)));
 }
 

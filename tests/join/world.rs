@@ -13,7 +13,7 @@ use muster::clock::Clock;
 use muster::domain::{
     Code, KeyBinding, Lifetime, PublicKey, Purpose, Serial, Timestamp, TrustDomain, pop_message,
 };
-use muster::join::{Admission, Attempt, JoinService, Refusal, Start};
+use muster::join::{Admission, Attempt, JoinService, Refusal, Start, TimeGuard};
 use muster::methods::{self, Sources, ec2};
 use muster::policy::{self, PolicyFile, PolicySet, Vocabulary};
 use muster::registry::{Enrollment, Registry};
@@ -172,6 +172,7 @@ impl World {
         let registry = Registry::new(Arc::clone(&store));
         let joins = Arc::new(JoinService {
             clock: clock.clone(),
+            time_guard: TimeGuard::new(clock.now()),
             methods: methods::build(sources),
             policies: RwLock::new(policy_set(policies)),
             registry: registry.clone(),
@@ -309,5 +310,5 @@ impl Node {
 }
 
 pub(crate) fn serial(admission: &Admission) -> Serial {
-    admission.enrollment.order.serial
+    admission.order.serial
 }

@@ -65,7 +65,7 @@ fn a_weaker_policy_for_the_same_nodes_is_named_with_what_is_weaker() {
          ec2: {look_up: none, fresh_proof: not_required, document_ttl: 1h}\n\
          certificate: {ttl: 24h}",
     );
-    assert_eq!(codes(&weaker), [PolicyOverlap]);
+    assert_eq!(codes(&weaker), [PolicyOverlap, RenewalByCertificate]);
     let finding = &weaker.findings[0];
     assert_eq!(&*finding.place.file, "b.yaml");
     assert!(finding.message.contains("`other`"), "{}", finding.message);
@@ -75,7 +75,7 @@ fn a_weaker_policy_for_the_same_nodes_is_named_with_what_is_weaker() {
         "allow: [{accounts: [production], regions: [us-west-2]}]\n\
          ec2: {look_up: none, fresh_proof: not_required, document_ttl: 1h}",
     );
-    assert_eq!(codes(&elsewhere), []);
+    assert_eq!(codes(&elsewhere), [RenewalByCertificate]);
 }
 
 #[test]

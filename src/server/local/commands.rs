@@ -199,7 +199,7 @@ fn by_hand(now: Timestamp, kind: &str, enrollment: &Enrollment, reason: &str) ->
     record.account_id = enrollment.subject.segment("account_id").map(str::to_owned);
     record.instance_id = enrollment.subject.segment("instance_id").map(str::to_owned);
     record.node_id = Some(enrollment.node_id.clone());
-    record.serial = Some(enrollment.order.serial);
+    record.serial = Some(enrollment.current.order.serial);
     record.with("reason", reason)
 }
 

@@ -1,0 +1,177 @@
+//! Locks: what an operator, or a clone signal, takes out of service. A lock is a condition of every
+//! commit, so that one placed while a node is judged wins (red team N5, T72).
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ATTEMPTS, Enrollment, Registry, decode, put};
+use crate::domain::{AccountId, InstanceId, NodeId, Partition, PolicyName, Serial, Timestamp};
+use crate::store::{Append, CommitError, Condition, Key, StoreUnavailable, Transaction};
+
+const PREFIX: &str = "lock/";
+
+/// What is locked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum LockTarget {
+    /// One node.
+    Node(NodeId),
+    /// Whatever joins from this instance.
+    Instance(InstanceId),
+    /// Every node of an account.
+    Account {
+        /// Its partition: account numbers are only unique within one.
+        partition: Partition,
+        /// Its number.
+        account: AccountId,
+    },
+    /// Every node of a policy.
+    Policy(PolicyName),
+    /// The node that holds this certificate.
+    Serial(Serial),
+}
+
+/// A lock that stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lock {
+    /// What is locked.
+    pub target: LockTarget,
+    /// Why, in an operator's words or muster's own.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// Until when; for ever if none.
+    pub until: Option<Timestamp>,
+}
+
+impl fmt::Display for LockTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(node) => write!(f, "node {node}"),
+            Self::Instance(instance) => write!(f, "instance {instance}"),
+            Self::Account { partition, account } => write!(f, "account {partition}/{account}"),
+            Self::Policy(policy) => write!(f, "policy {policy}"),
+            Self::Serial(serial) => write!(f, "certificate {serial}"),
+        }
+    }
+}
+
+impl LockTarget {
+    pub(super) fn key(&self) -> Key {
+        let (kind, value) = match self {
+            Self::Node(node) => ("node", node.to_string()),
+            Self::Instance(instance) => ("instance", instance.to_string()),
+            Self::Account { partition, account } => ("account", format!("{partition}-{account}")),
+            Self::Policy(policy) => ("policy", policy.to_string()),
+            Self::Serial(serial) => ("serial", serial.to_string()),
+        };
+        Key::new(["lock", kind, value.as_str()])
+    }
+
+    /// Whether a lock of this holds this node.
+    pub fn holds(&self, enrollment: &Enrollment) -> bool {
+        let segment = |name| enrollment.subject.segment(name);
+        match self {
+            Self::Node(node) => enrollment.node_id == *node,
+            Self::Instance(instance) => enrollment.subject.name() == instance.as_str(),
+            Self::Account { partition, account } => {
+                segment("partition") == Some(partition.as_str())
+                    && segment("account_id") == Some(account.as_str())
+            }
+            Self::Policy(policy) => enrollment.policy == policy.as_str(),
+            Self::Serial(serial) => enrollment.issues().any(|issue| issue.order.serial == *serial),
+        }
+    }
+}
+
+impl Lock {
+    /// Whether it stands at this time.
+    pub fn stands(&self, now: Timestamp) -> bool {
+        self.until.is_none_or(|until| now <= until)
+    }
+}
+
+impl Registry {
+    /// Places locks. A lock of the same target gives way: its reason and end are replaced.
+    pub async fn lock(
+        &self,
+        locks: &[Lock],
+        audit: impl Fn() -> Result<Vec<Append>, StoreUnavailable>,
+    ) -> Result<(), StoreUnavailable> {
+        let puts = locks.iter().map(|lock| put(&lock.target.key(), lock));
+        let transaction = Transaction {
+            puts: puts.collect::<Result<_, _>>()?,
+            appends: audit()?,
+            ..Transaction::default()
+        };
+        self.commit_revoking(transaction).await
+    }
+
+    /// Lifts locks; returns those that stood.
+    pub async fn unlock(
+        &self,
+        targets: &[LockTarget],
+        audit: impl Fn(&[Lock]) -> Result<Vec<Append>, StoreUnavailable>,
+    ) -> Result<Vec<Lock>, StoreUnavailable> {
+        for _ in 0..ATTEMPTS {
+            let mut transaction = Transaction::default();
+            let mut found = Vec::new();
+            for key in targets.iter().map(LockTarget::key) {
+                if let Some((lock, version)) = self.read::<Lock>(&key).await? {
+                    transaction.conditions.push(Condition::Unchanged(key.clone(), version));
+                    transaction.deletes.push(key);
+                    found.push(lock);
+                }
+            }
+            if found.is_empty() {
+                return Ok(found);
+            }
+            transaction.appends = audit(&found)?;
+            match self.store.commit(transaction).await {
+                Ok(_) => {
+                    self.revocations.changed();
+                    return Ok(found);
+                }
+                Err(CommitError::Conflict(_)) => {}
+                Err(CommitError::Unavailable(error)) => return Err(error),
+            }
+        }
+        Err(StoreUnavailable("the locks keep changing".to_owned()))
+    }
+
+    /// All locks, those that have ended too.
+    pub async fn locks(&self) -> Result<Vec<Lock>, StoreUnavailable> {
+        const BATCH: usize = 256;
+        let mut locks = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self.store.scan(PREFIX, after.as_ref(), BATCH).await?;
+            for (key, versioned) in page.items {
+                locks.push(decode(&key, &versioned.value)?);
+                after = Some(key);
+            }
+            if !page.more {
+                return Ok(locks);
+            }
+        }
+    }
+
+    /// Commits what relying parties must hear of.
+    pub(super) async fn commit_revoking(
+        &self,
+        transaction: Transaction,
+    ) -> Result<(), StoreUnavailable> {
+        match self.store.commit(transaction).await {
+            Ok(_) => {
+                self.revocations.changed();
+                Ok(())
+            }
+            Err(CommitError::Unavailable(error)) => Err(error),
+            Err(CommitError::Conflict(key)) => {
+                Err(StoreUnavailable(format!("`{}` changed meanwhile", key.as_str())))
+            }
+        }
+    }
+}
