@@ -69,7 +69,7 @@ enum Command {
     Server(server::ServerArguments),
     /// Joins this machine.
     Join(join::JoinArguments),
-    /// Lists nodes and lets them back in.
+    /// Lists nodes, locks them and lets them back in.
     #[command(alias = "node")]
     Nodes(nodes::NodesArguments),
     /// Reads and verifies the audit log.

@@ -1,5 +1,7 @@
 //! `muster nodes`: what the server remembers of nodes, and what an operator may change.
 
+mod locks;
+
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
@@ -8,13 +10,15 @@ use super::{Exit, Outcome, Printer};
 use crate::domain::Lifetime;
 use crate::server::Command;
 
-/// Lists nodes and lets them back in, over the server's local socket.
+/// Lists nodes, locks them and lets them back in, over the server's local socket.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   muster nodes ls --account 111122223333
   muster nodes show i-0123456789abcdef0
   muster nodes allow-rejoin i-0123456789abcdef0 --for 1h --reason 'root volume replaced'
-  muster nodes forget n-0123456789abcdef0123 --reason 'decommissioned'")]
+  muster nodes forget n-0123456789abcdef0123 --reason 'decommissioned'
+  muster nodes lock --account aws/111122223333 --reason 'INC-42'
+  muster nodes unlock --account aws/111122223333 --reason 'INC-42 is closed'")]
 pub(super) struct NodesArguments {
     #[command(subcommand)]
     command: NodesCommand,
@@ -69,6 +73,13 @@ enum NodesCommand {
         #[command(flatten)]
         server: DataDir,
     },
+    Lock(locks::Lock),
+    Unlock(locks::Unlock),
+    /// Lists the locks that stand.
+    Locks {
+        #[command(flatten)]
+        server: DataDir,
+    },
 }
 
 /// A usage error here, rather than the server's refusal later.
@@ -93,6 +104,9 @@ pub(super) fn run(arguments: NodesArguments, printer: Printer) -> Outcome {
         NodesCommand::AllowRejoin { id, within, reason, server } => {
             (server, Command::NodesAllowRejoin { node: id, within, reason }, allowed)
         }
+        NodesCommand::Lock(lock) => return lock.run(printer),
+        NodesCommand::Unlock(unlock) => return unlock.run(printer),
+        NodesCommand::Locks { server } => return locks::list(&server, printer),
     };
     let value = call_one(&server.data_dir, &command)?;
     printer.result(&value, || to_text(&value));

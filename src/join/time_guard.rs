@@ -24,17 +24,17 @@ impl TimeGuard {
         Timestamp::from_unix_seconds(self.0.load(Ordering::Relaxed))
     }
 
-    /// Whether the clock has jumped back.
-    pub fn is_behind(&self, now: Timestamp) -> bool {
-        now.plus(STEP_BACK_MAX) < self.latest()
+    /// Takes note of the time, and says whether the clock has jumped back.
+    pub fn see(&self, now: Timestamp) -> bool {
+        let latest = self.0.fetch_max(now.unix_seconds(), Ordering::Relaxed);
+        now.plus(STEP_BACK_MAX) < Timestamp::from_unix_seconds(latest)
     }
 
     /// The time, if it can be right.
     pub(super) fn check(&self, now: Timestamp) -> Result<Timestamp, Stop> {
-        if self.is_behind(now) {
+        if self.see(now) {
             return Err(Stop::ServerClock { now, latest: self.latest() });
         }
-        self.0.fetch_max(now.unix_seconds(), Ordering::Relaxed);
         Ok(now)
     }
 }

@@ -4,6 +4,7 @@
 //! use is a security record with uid, pid and the login uid, the person behind a `sudo`.
 
 mod commands;
+mod locks;
 mod protocol;
 
 use std::io;
@@ -22,7 +23,7 @@ use crate::audit::{Class, Outcome, Record};
 use crate::domain::Code;
 
 pub(super) use commands::Local;
-pub use protocol::{Command, LocalError, Reply};
+pub use protocol::{Command, LocalError, LockWanted, Reply};
 
 /// The longest command line.
 const COMMAND_BYTES_MAX: u64 = 64 * 1024;

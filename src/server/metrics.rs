@@ -43,6 +43,8 @@ pub(super) struct Metrics {
     pub(super) policies: Gauge,
     /// Ends of certificates, seconds since 1970.
     pub(super) listener_not_after: Gauge,
+    /// 1 while the clock is behind what it has said before: nothing is issued.
+    pub(super) clock_is_behind: Gauge,
     /// Refusals that were only counted.
     pub(super) audit_counted: Gauge<u64, AtomicU64>,
 }
@@ -73,6 +75,12 @@ impl Metrics {
             "End of the listener's certificate, seconds since 1970",
             listener_not_after.clone(),
         );
+        let clock_is_behind = Gauge::default();
+        registry.register(
+            "clock_is_behind",
+            "1 while the clock is behind what it has said before, so that nothing is issued",
+            clock_is_behind.clone(),
+        );
         let audit_counted = Gauge::default();
         registry.register(
             "audit_counted",
@@ -89,6 +97,7 @@ impl Metrics {
             connections_refused,
             policies,
             listener_not_after,
+            clock_is_behind,
             audit_counted,
         }
     }

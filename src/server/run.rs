@@ -196,10 +196,11 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let (stop, stopped) = watch::channel(false);
     let mut running = JoinSet::new();
     spawn_services(&mut running, &config, &foundation, listeners, &certificates, &stopped).await?;
-    let Foundation { data, store, audit, authorities, metrics, .. } = foundation;
+    let Foundation { data, store, audit, authorities, joins, metrics, .. } = foundation;
     let background = tasks::Background {
         store,
         audit: Arc::clone(&audit),
+        joins,
         clock,
         authorities,
         trust_domain: data.trust_domain().clone(),

@@ -15,17 +15,21 @@ use crate::audit::{self, Audit, Cursor, FileSink, Sink, StdoutSink};
 use crate::ca::{Authorities, LISTENER_LIFETIME, ListenerIdentity};
 use crate::clock::Clock;
 use crate::domain::{Serial, TrustDomain};
+use crate::join::JoinService;
 use crate::store::{Store, Transaction};
 
 const SUMMARY_EVERY: Duration = Duration::from_mins(1);
 const EXPORT_EVERY: Duration = Duration::from_millis(500);
 const LISTENER_CHECK_EVERY: Duration = Duration::from_mins(10);
 const SWEEP_EVERY: Duration = Duration::from_hours(1);
+/// How far a clock may fall back over a restart without being seen.
+const KEEP_TIME_EVERY: Duration = Duration::from_secs(30);
 
 /// What the tasks work on.
 pub(super) struct Background {
     pub(super) store: Arc<dyn Store>,
     pub(super) audit: Arc<Audit>,
+    pub(super) joins: Arc<JoinService>,
     pub(super) clock: Clock,
     pub(super) authorities: Arc<Authorities>,
     pub(super) trust_domain: TrustDomain,
@@ -42,6 +46,7 @@ pub(super) fn spawn_all(
     let background = Arc::new(background);
     tasks.spawn(summarise(Arc::clone(&background), stop.clone()));
     tasks.spawn(renew_listener(Arc::clone(&background), stop.clone()));
+    tasks.spawn(keep_time(Arc::clone(&background), stop.clone()));
     tasks.spawn(sweep(background, stop.clone()));
 }
 
@@ -151,6 +156,24 @@ async fn renew_listener(background: Arc<Background>, mut stop: watch::Receiver<b
                 info!(not_after = %not_after, "the listener has a new certificate");
             }
             Err(error) => error!(error = %error, "the listener's certificate was not renewed"),
+        }
+    }
+}
+
+/// Keeps the latest time on record, and says loudly when the clock cannot be right.
+async fn keep_time(background: Arc<Background>, mut stop: watch::Receiver<bool>) {
+    loop {
+        let (guard, now) = (&background.joins.time_guard, background.clock.now());
+        let is_behind = guard.see(now);
+        background.metrics.clock_is_behind.set(i64::from(is_behind));
+        if is_behind {
+            error!(now = %now, latest = %guard.latest(),
+                "the clock is behind what it has said before: nothing is issued until it is right");
+        } else if let Err(error) = background.joins.registry.keep_time(now).await {
+            warn!(error = %error, "the time was not kept");
+        }
+        if !pause(KEEP_TIME_EVERY, &mut stop).await {
+            return;
         }
     }
 }

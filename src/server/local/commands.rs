@@ -79,6 +79,13 @@ impl Local {
                 let allowed = self.registry.allow_rejoin(id, until, reason, now, audit).await?;
                 item(replies, node_record::shown(&allowed.ok_or_else(not_found)?)).await
             }
+            Command::NodesLock { target, within, reason } => {
+                item(replies, self.lock(target, within, &reason).await?).await
+            }
+            Command::NodesUnlock { target, reason } => {
+                item(replies, self.unlock(target, &reason).await?).await
+            }
+            Command::NodesLocks {} => item(replies, self.locks().await?).await,
             Command::AuditLs { since, class, account, outcome } => {
                 let query = Query {
                     since,
@@ -203,7 +210,7 @@ fn by_hand(now: Timestamp, kind: &str, enrollment: &Enrollment, reason: &str) ->
     record.with("reason", reason)
 }
 
-fn checked_reason(reason: &str) -> Result<&str, LocalError> {
+pub(super) fn checked_reason(reason: &str) -> Result<&str, LocalError> {
     let is_line = !reason.trim().is_empty()
         && reason.len() <= REASON_BYTES_MAX
         && !reason.chars().any(char::is_control);

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::domain::{Code, Lifetime, Timestamp};
+use crate::domain::{
+    AccountId, Code, InstanceId, Lifetime, NodeId, Partition, PolicyName, Serial, Timestamp,
+};
 use crate::store::StoreUnavailable;
 
 /// A command: one JSON object on one line.
@@ -42,6 +44,24 @@ pub enum Command {
         /// Why.
         reason: String,
     },
+    /// Places a lock.
+    NodesLock {
+        /// What.
+        target: LockWanted,
+        /// For how long; until it is lifted, if none.
+        within: Option<Lifetime>,
+        /// Why.
+        reason: String,
+    },
+    /// Lifts a lock.
+    NodesUnlock {
+        /// What.
+        target: LockWanted,
+        /// Why.
+        reason: String,
+    },
+    /// The locks that stand.
+    NodesLocks {},
     /// Audit records.
     AuditLs {
         /// At or after this time.
@@ -70,11 +90,35 @@ impl Command {
             Self::NodesShow { .. } => "nodes show",
             Self::NodesForget { .. } => "nodes forget",
             Self::NodesAllowRejoin { .. } => "nodes allow-rejoin",
+            Self::NodesLock { .. } => "nodes lock",
+            Self::NodesUnlock { .. } => "nodes unlock",
+            Self::NodesLocks {} => "nodes locks",
             Self::AuditLs { .. } => "audit ls",
             Self::AuditShow { .. } => "audit show",
             Self::PolicyStatus {} => "policy status",
         }
     }
+}
+
+/// What an operator locks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum LockWanted {
+    /// One node.
+    Node(NodeId),
+    /// Whatever joins from this instance.
+    Instance(InstanceId),
+    /// Every node of an account.
+    Account {
+        /// Its partition; every partition, if none.
+        partition: Option<Partition>,
+        /// Its number.
+        account: AccountId,
+    },
+    /// Every node of a policy.
+    Policy(PolicyName),
+    /// The node that holds this certificate.
+    Serial(Serial),
 }
 
 /// One line of an answer. An answer is whole when `End` or `Error` has come.
