@@ -30,7 +30,10 @@ pub use http::{Answer, AnswerLimits, AwsHttp, HttpSettings, NoAnswer, UnusableHt
 pub use imds::{Imds, ImdsSession, InvalidEndpoint, MetadataUnavailable};
 pub use json::{InvalidJson, Json};
 pub use quote::quoted;
-pub use regions::{CertificateSource, InvalidCertificates, RegionCertificate, RegionCertificates};
+pub use regions::{
+    CertificateSource, InvalidCertificates, RegionCertificate, RegionCertificates,
+    SharedCertificates,
+};
 pub use sts::{
     CallerIdentity, InvalidSignedRequest, SignedRequest, SigningFailed, Sts, TemporaryCredentials,
     Verdict, account_of_access_key, read_caller_identity,

@@ -111,7 +111,7 @@ pub(super) fn run(arguments: ServerArguments, printer: Printer) -> Outcome {
     runtime()?.block_on(async {
         let running = start(config, Clock::system()).await.map_err(|error| failure(&error))?;
         printer.result(&running.ready, || ready_text(&running));
-        wait_for_end().await?;
+        wait_for_end(&running).await?;
         running.stop().await;
         Ok(Exit::Yes)
     })
@@ -146,7 +146,7 @@ fn write_banner(what: &str) {
     let _closed = writeln!(std::io::stderr(), "*** {what} Never for real nodes. ***");
 }
 
-async fn wait_for_end() -> Result<(), Failure> {
+async fn wait_for_end(running: &Running) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(Code::Internal, error.to_string());
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -155,10 +155,7 @@ async fn wait_for_end() -> Result<(), Failure> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            // Without a handler the signal would end the server at once.
-            _ = hangup.recv() => {
-                tracing::warn!("this version does not reload; restart to load policies anew");
-            }
+            _ = hangup.recv() => running.reload(),
         }
     }
     tracing::info!("stopping");

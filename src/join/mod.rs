@@ -79,6 +79,11 @@ impl JoinService {
         Arc::clone(&self.policies.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Puts another set in force: from here on every decision is by it.
+    pub fn exchange_policies(&self, policies: Arc<PolicySet>) {
+        *self.policies.write().unwrap_or_else(PoisonError::into_inner) = policies;
+    }
+
     /// Admits a node, or refuses it and writes down why.
     pub async fn admit(&self, attempt: &Attempt) -> Result<Admission, Refusal> {
         let policies = self.policies();

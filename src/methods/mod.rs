@@ -19,7 +19,7 @@ pub use json::UnreadableValues;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::aws::{Ec2Client, RegionCertificates, Sts};
+use crate::aws::{Ec2Client, SharedCertificates, Sts};
 use crate::domain::{Code, KeyBinding, Timestamp};
 
 /// Every method that this build has.
@@ -30,7 +30,7 @@ pub const ALL: &[&Declaration] = &[
 /// What methods verify with and whom they ask.
 pub struct Sources {
     /// The certificates that sign identity documents.
-    pub certificates: RegionCertificates,
+    pub certificates: SharedCertificates,
     /// Who says who signed a request.
     pub sts: Sts,
     /// Who says what an instance is.

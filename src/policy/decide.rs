@@ -12,7 +12,7 @@ use super::judge::{Case, Objection, judge};
 use super::set::PolicySet;
 use super::settings::FreshProof;
 use crate::domain::{Code, PolicyName, Timestamp};
-use crate::methods::{Claims, Facts, FactsNeeded, Instance, LookUp, Proof, Value};
+use crate::methods::{ClaimValues, Claims, Facts, FactsNeeded, Instance, LookUp, Proof, Value};
 
 /// Policy's "perhaps": the node's policy has rules that may admit it, and none that surely refuses.
 ///
@@ -78,6 +78,27 @@ impl PolicySet {
                 Err(Box::new(denial.of(self, claims, None, now)))
             }
         }
+    }
+}
+
+impl PolicySet {
+    /// Whether a policy may still admit a node by claims that were proven before: what step 2 would
+    /// say. For telling whom a new set ends; nothing is admitted by it.
+    pub fn may_admit(
+        &self,
+        policy: &str,
+        method: &str,
+        claims: &ClaimValues,
+        epoch: Timestamp,
+        now: Timestamp,
+    ) -> bool {
+        let case = Case { claims, epoch, facts: None, age_waived: true, now };
+        self.policy(policy).filter(|policy| policy.method() == method).is_some_and(|policy| {
+            matches!(
+                judge(policy, &case),
+                Ok(_) | Err(Objection::AllowUnknown(_) | Objection::DenyUnknown(_))
+            )
+        })
     }
 }
 

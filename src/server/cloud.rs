@@ -9,6 +9,7 @@ use serde::Deserialize;
 use tracing::{info, warn};
 
 use super::config;
+use super::reload::read_certificates;
 use crate::aws::{
     AwsHttp, CallStatistics, Ec2Client, Endpoints, HttpSettings, OwnCredentials,
     RegionCertificates, Service, Sts,
@@ -125,10 +126,9 @@ impl Cloud {
         statistics: &Arc<CallStatistics>,
     ) -> Result<Sources, String> {
         let certificates = match certificates_dir {
-            Some(directory) => RegionCertificates::embedded().with_directory(directory),
-            None => Ok(RegionCertificates::embedded()),
+            Some(directory) => read_certificates(directory)?,
+            None => RegionCertificates::embedded(),
         };
-        let certificates = certificates.map_err(|error| error.to_string())?;
         let settings =
             HttpSettings { roots_file: self.roots_file.clone(), proxy: self.proxy.clone() };
         let http = AwsHttp::new(&settings).map_err(|error| error.to_string())?;
@@ -182,7 +182,7 @@ impl Cloud {
         let (endpoints, calls) = (self.endpoints.clone(), Arc::clone(statistics));
         let sts = Sts::new(http.clone(), endpoints.clone(), clock.clone(), calls.clone());
         let ec2 = Ec2Client::new(http, endpoints, credentials, clock.clone(), calls);
-        Sources { certificates, sts, ec2 }
+        Sources { certificates: certificates.into(), sts, ec2 }
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::metrics::Metrics;
+use super::reload::Reloader;
 use crate::audit::Audit;
 use crate::store::{Key, Store};
 
@@ -24,6 +25,8 @@ pub(super) struct Diagnostics {
     pub(super) audit: Arc<Audit>,
     /// What a reader of `/readyz` must know of this server; nothing on an honest one.
     pub(super) warning: Option<&'static str>,
+    /// Says whether the policy files are in force.
+    pub(super) reloader: Arc<Reloader>,
 }
 
 /// Serves until `stop` says so.
@@ -45,10 +48,20 @@ pub(super) async fn serve(
 }
 
 async fn ready(State(diagnostics): State<Arc<Diagnostics>>) -> impl IntoResponse {
-    match diagnostics.store.get(&Key::new(["ready"])).await {
-        Ok(_) => (StatusCode::OK, format!("ready\n{}", diagnostics.warning.unwrap_or_default())),
-        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {error}\n")),
+    let not_ready = |why: String| (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n"));
+    if let Err(error) = diagnostics.store.get(&Key::new(["ready"])).await {
+        return not_ready(error.to_string());
     }
+    let joins = &diagnostics.reloader.joins;
+    let (now, guard) = (joins.clock.now(), &joins.time_guard);
+    if guard.see(now) {
+        return not_ready(format!("the clock says {now} and has said {}", guard.latest()));
+    }
+    // Joins go on under the set before, so broken files are no reason to take the server out.
+    let broken = diagnostics.reloader.error();
+    let broken = broken.map(|error| format!("policy files not in force: {error}\n"));
+    let warning = diagnostics.warning.unwrap_or_default();
+    (StatusCode::OK, format!("ready\n{warning}{}", broken.unwrap_or_default()))
 }
 
 async fn metrics(State(diagnostics): State<Arc<Diagnostics>>) -> impl IntoResponse {

@@ -4,21 +4,22 @@ use serde_json::Value;
 
 use super::local::LocalError;
 use crate::audit::Record;
+use crate::aws::SharedCertificates;
 use crate::domain::{Code, Timestamp};
-use crate::methods::{ClaimValues, FactValues};
+use crate::methods::{self, ClaimValues, FactValues, UnreadableValues};
 use crate::policy::{self, Hypothesis, PolicyFile, Vocabulary};
 use crate::registry::Registry;
 
 /// Recomputes explanations from what is on record (red team D5).
 pub struct Explainer {
     registry: Registry,
-    vocabulary: Vocabulary,
+    certificates: SharedCertificates,
 }
 
 impl Explainer {
     /// Explains with the sets that this registry keeps.
-    pub fn new(registry: Registry, vocabulary: Vocabulary) -> Self {
-        Self { registry, vocabulary }
+    pub fn new(registry: Registry, certificates: SharedCertificates) -> Self {
+        Self { registry, certificates }
     }
 
     /// The explanation of a record, as `muster policy explain` prints it; null for records that no
@@ -28,18 +29,18 @@ impl Explainer {
             return Ok(Value::Null);
         };
         let method = record.detail.get("method").and_then(Value::as_str).unwrap_or_default();
-        let Some(declaration) = self.vocabulary.methods.iter().find(|one| one.name == method)
-        else {
+        let Some(declaration) = methods::ALL.iter().find(|one| one.name == method) else {
             return Ok(Value::Null);
         };
         let Some(files) = self.registry.policy_set(hash).await? else { return Ok(Value::Null) };
         let files: Vec<PolicyFile> =
             files.into_iter().map(|(name, text)| PolicyFile { name, text }).collect();
-        let loaded = policy::load(&files, &self.vocabulary, None);
+        let regions = self.certificates.current().known_regions().clone();
+        let vocabulary = Vocabulary { methods: methods::ALL, regions };
+        let loaded = policy::load(&files, &vocabulary, None);
         let Some(set) = loaded.set else { return Ok(Value::Null) };
-        let unreadable = |error: crate::methods::UnreadableValues| {
-            LocalError::new(Code::Internal, error.to_string())
-        };
+        let unreadable =
+            |error: UnreadableValues| LocalError::new(Code::Internal, error.to_string());
         let values = ClaimValues::from_json(declaration, claims).map_err(unreadable)?;
         let facts = match record.detail.get("facts") {
             Some(facts) => Some(FactValues::from_json(declaration, facts).map_err(unreadable)?),

@@ -136,7 +136,8 @@ async fn decide(
     let parsed: Result<Command, _> = serde_json::from_slice(line);
     let name = parsed.as_ref().map_or("unreadable", Command::name);
     let outcome = if caller.is_permitted() { Outcome::Done } else { Outcome::Refused };
-    let mut record = Record::new(local.clock.now(), Class::Security, "local-command", outcome);
+    let mut record =
+        Record::new(local.joins.clock.now(), Class::Security, "local-command", outcome);
     record.code = (!caller.is_permitted()).then_some(Code::NotPermitted);
     // Changes are part of the transaction that makes them; the use is on record before anything
     // is answered.

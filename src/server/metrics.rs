@@ -41,6 +41,8 @@ pub(super) struct Metrics {
     pub(super) connections_refused: Counter,
     /// Policies in force.
     pub(super) policies: Gauge,
+    /// 1 while the policy files are not the set that is in force.
+    pub(super) policy_reload_failed: Gauge,
     /// Ends of certificates, seconds since 1970.
     pub(super) listener_not_after: Gauge,
     /// 1 while the clock is behind what it has said before: nothing is issued.
@@ -69,6 +71,12 @@ impl Metrics {
         );
         let policies = Gauge::default();
         registry.register("policies", "Join policies in force", policies.clone());
+        let policy_reload_failed = Gauge::default();
+        registry.register(
+            "policy_reload_failed",
+            "1 while the policy files are broken and the set before them stays in force",
+            policy_reload_failed.clone(),
+        );
         let listener_not_after = Gauge::default();
         registry.register(
             "listener_not_after_seconds",
@@ -96,6 +104,7 @@ impl Metrics {
             connections,
             connections_refused,
             policies,
+            policy_reload_failed,
             listener_not_after,
             clock_is_behind,
             audit_counted,

@@ -13,6 +13,7 @@ mod local;
 mod metrics;
 mod node_record;
 mod policies;
+mod reload;
 pub mod policy_directory;
 mod run;
 mod status;

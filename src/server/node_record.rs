@@ -55,7 +55,16 @@ pub(super) fn listed(enrollment: &Enrollment) -> Value {
     })
 }
 
-/// `muster nodes show`: a listed node and its history.
+/// `muster nodes show`: a node, and the locks that hold it.
+pub(super) fn shown_with(enrollment: &Enrollment, locks: Value) -> Value {
+    let mut value = shown(enrollment);
+    if let Some(object) = value.as_object_mut() {
+        object.insert("locks".to_owned(), locks);
+    }
+    value
+}
+
+/// A listed node and its history.
 pub(super) fn shown(enrollment: &Enrollment) -> Value {
     let mut value = listed(enrollment);
     if let Some(object) = value.as_object_mut() {

@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tonic::service::Routes;
@@ -24,6 +24,7 @@ use super::local::{self, Local};
 use super::metrics::Metrics;
 use super::policies;
 use super::policy_directory;
+use super::reload::{self, Reloader};
 use super::tasks;
 use super::tls::{self, ListenerCertificates, NodeCertificates, UnusableTls};
 use crate::audit::{Audit, Class, Outcome, Record};
@@ -121,10 +122,16 @@ pub struct Running {
     stop_sinks: watch::Sender<bool>,
     sinks: JoinSet<()>,
     audit: Arc<Audit>,
+    reloader: Arc<Reloader>,
     _data: DataDirectory,
 }
 
 impl Running {
+    /// Loads policies and region certificates anew, changed or not.
+    pub fn reload(&self) {
+        self.reloader.ask();
+    }
+
     /// Stops accepting, lets joins finish, writes the last summary.
     pub async fn stop(mut self) {
         let _unheard = self.stop.send(true);
@@ -157,7 +164,7 @@ struct Foundation {
     audit: Arc<Audit>,
     registry: Registry,
     authorities: Arc<Authorities>,
-    vocabulary: Vocabulary,
+    reloader: Arc<Reloader>,
     joins: Arc<JoinService>,
     metrics: Arc<Metrics>,
 }
@@ -196,7 +203,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let (stop, stopped) = watch::channel(false);
     let mut running = JoinSet::new();
     spawn_services(&mut running, &config, &foundation, listeners, &certificates, &stopped).await?;
-    let Foundation { data, store, audit, authorities, joins, metrics, .. } = foundation;
+    let Foundation { data, store, audit, authorities, reloader, joins, metrics, .. } = foundation;
     let background = tasks::Background {
         store,
         audit: Arc::clone(&audit),
@@ -219,7 +226,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     );
     tasks::spawn_all(&mut running, background, &stopped);
     info!(address = %ready.join, policy_hash = %ready.policy_hash, "ready");
-    Ok(Running { ready, stop, tasks: running, stop_sinks, sinks, audit, _data: data })
+    Ok(Running { ready, stop, tasks: running, stop_sinks, sinks, audit, reloader, _data: data })
 }
 
 async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, StartError> {
@@ -231,7 +238,8 @@ async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, St
     policies::prepare_default(config)?;
     let calls = Arc::new(CallStatistics::default());
     let sources = sources(config, clock, &calls)?;
-    let regions = sources.certificates.known_regions().clone();
+    let certificates = sources.certificates.clone();
+    let regions = certificates.current().known_regions().clone();
     let vocabulary = Vocabulary { methods: methods::ALL, regions };
     let policies = policies::load(config, &vocabulary, clock)?;
     policies::keep(&registry, &policies).await?;
@@ -254,7 +262,16 @@ async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, St
         reserved_names: config.dns_names.clone(),
         join_root: authorities.join_root.certificate().clone(),
     });
-    Ok(Foundation { data, store, audit, registry, authorities, vocabulary, joins, metrics })
+    let reloader = Arc::new(Reloader {
+        joins: Arc::clone(&joins),
+        metrics: Arc::clone(&metrics),
+        policies_dir: config.policies.clone(),
+        certificates_dir: config.certificates_dir.clone().filter(|_| !is_simulation),
+        certificates,
+        status: Mutex::new(reload::Status { loaded_at: clock.now(), error: None }),
+        asked: Notify::new(),
+    });
+    Ok(Foundation { data, store, audit, registry, authorities, reloader, joins, metrics })
 }
 
 /// AWS, or a simulator instead of it.
@@ -336,6 +353,7 @@ async fn spawn_services(
         store: Arc::clone(&foundation.store),
         audit: Arc::clone(&foundation.audit),
         warning: warning(config),
+        reloader: Arc::clone(&foundation.reloader),
     });
     let served = diagnostics::serve(listeners.diagnostics.0, pages, stopped.clone());
     running.spawn(async move {
@@ -344,15 +362,18 @@ async fn spawn_services(
         }
     });
     let commands = Arc::new(Local {
-        clock: foundation.joins.clock.clone(),
         registry: foundation.registry.clone(),
         audit: Arc::clone(&foundation.audit),
         store: Arc::clone(&foundation.store),
         joins: Arc::clone(&foundation.joins),
-        loaded_at: foundation.joins.clock.now(),
-        explainer: Explainer::new(foundation.registry.clone(), foundation.vocabulary.clone()),
+        reloader: Arc::clone(&foundation.reloader),
+        explainer: Explainer::new(
+            foundation.registry.clone(),
+            foundation.reloader.certificates.clone(),
+        ),
     });
     running.spawn(local::serve(listeners.local, commands, stopped.clone()));
+    running.spawn(Arc::clone(&foundation.reloader).run(stopped.clone()));
     Ok(())
 }
 

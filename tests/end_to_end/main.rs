@@ -9,6 +9,7 @@ mod genuine;
 mod harness;
 mod patience;
 mod policies;
+mod reload;
 mod secrets;
 mod socket;
 mod storm;

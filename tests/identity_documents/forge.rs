@@ -213,5 +213,5 @@ pub(crate) fn sources(certificates: RegionCertificates) -> Sources {
     let sts = Sts::new(http.clone(), nowhere.clone(), Clock::system(), calls.clone());
     let nobody = OwnCredentials::fixed("AKIA", "nobody", None);
     let ec2 = Ec2Client::new(http, nowhere, nobody, Clock::system(), calls);
-    Sources { certificates, sts, ec2 }
+    Sources { certificates: certificates.into(), sts, ec2 }
 }

@@ -134,7 +134,7 @@ impl Cloud {
         let own = simulator.server_credentials();
         let own = OwnCredentials::fixed(own.access_key_id(), own.secret_access_key(), None);
         let ec2 = Ec2Client::new(http, endpoints, own, clock.clone(), calls);
-        let sources = Sources { certificates: certificates_of(&simulator), sts, ec2 };
+        let sources = Sources { certificates: certificates_of(&simulator).into(), sts, ec2 };
         let keep = tempfile::tempdir().unwrap();
         let path = keep.path().to_owned();
         let world = World::in_directory(

@@ -123,7 +123,7 @@ pub(crate) fn sources(certificates: RegionCertificates, clock: &Clock) -> Source
     let sts = Sts::new(http.clone(), nowhere.clone(), clock.clone(), calls.clone());
     let nobody = OwnCredentials::fixed("AKIA", "nobody", None);
     let ec2 = Ec2Client::new(http, nowhere, nobody, clock.clone(), calls);
-    Sources { certificates, sts, ec2 }
+    Sources { certificates: certificates.into(), sts, ec2 }
 }
 
 pub(crate) fn policy_set(text: &str) -> Arc<PolicySet> {

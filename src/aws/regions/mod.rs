@@ -6,6 +6,7 @@
 mod certificate;
 mod directory;
 mod embedded;
+mod shared;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 pub use certificate::{CertificateSource, RegionCertificate};
 pub use directory::InvalidCertificates;
+pub use shared::SharedCertificates;
 
 pub(super) use certificate::SignerName;
 

@@ -45,7 +45,7 @@ use super::{
     ClaimValues, Claims, Declaration, FactsNeeded, Field, Instance, JoinMethod, Kind, Presence,
     Presented, Proof, Provenance, Rejection, Running, Source, SourceUnavailable, Sources,
 };
-use crate::aws::{Ec2Client, RegionCertificates, Sts};
+use crate::aws::{Ec2Client, SharedCertificates, Sts};
 use crate::domain::{Code, Lifetime, Region, Subject, Timestamp};
 use budget::ProofBudget;
 use evidence::Evidence;
@@ -75,7 +75,7 @@ pub(super) const DECLARATION: Declaration = Declaration {
 
 /// Verifies identity documents against pinned region certificates, and proofs by asking STS.
 pub struct Ec2 {
-    certificates: RegionCertificates,
+    certificates: SharedCertificates,
     sts: Sts,
     instances: Ec2Client,
     budget: ProofBudget,
@@ -87,11 +87,6 @@ impl Ec2 {
         let Sources { certificates, sts, ec2: instances } = sources;
         Self { certificates, sts, instances, budget: ProofBudget::default() }
     }
-
-    /// The certificates that it trusts.
-    pub fn certificates(&self) -> &RegionCertificates {
-        &self.certificates
-    }
 }
 
 #[async_trait::async_trait]
@@ -102,7 +97,8 @@ impl JoinMethod for Ec2 {
 
     fn verify(&self, presented: &Presented<'_>) -> Result<Claims, Rejection> {
         let evidence = Evidence::parse(presented.evidence)?;
-        let document = IdentityDocument::verify(evidence.document.as_bytes(), &self.certificates)?;
+        let certificates = self.certificates.current();
+        let document = IdentityDocument::verify(evidence.document.as_bytes(), &certificates)?;
         let _readable = evidence.into_proof(document.region())?;
         claims(&document, presented.now)
     }

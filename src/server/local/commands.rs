@@ -7,12 +7,12 @@ use tokio::sync::mpsc::Sender;
 
 use super::protocol::{Command, LocalError, Reply};
 use crate::audit::{self, Audit, Class, Outcome, Query, Record};
-use crate::clock::Clock;
 use crate::domain::{Code, CorrelationId, Lifetime, NodeId, Timestamp};
 use crate::join::JoinService;
 use crate::registry::{Enrollment, Registry};
 use crate::server::explanation::Explainer;
 use crate::server::node_record;
+use crate::server::reload::Reloader;
 use crate::store::Store;
 
 /// The longest reason.
@@ -27,18 +27,16 @@ const RECORDS_SHOWN: usize = 100;
 
 /// What local commands work on.
 pub(crate) struct Local {
-    /// The only source of time.
-    pub(crate) clock: Clock,
     /// Enrollments.
     pub(crate) registry: Registry,
     /// The audit log, to write.
     pub(crate) audit: Arc<Audit>,
     /// The audit log, to read.
     pub(crate) store: Arc<dyn Store>,
-    /// The policy set in force.
+    /// The clock, and what joins work with.
     pub(crate) joins: Arc<JoinService>,
-    /// When that set was loaded.
-    pub(crate) loaded_at: Timestamp,
+    /// What puts another one in force.
+    pub(crate) reloader: Arc<Reloader>,
     /// Explains old decisions.
     pub(crate) explainer: Explainer,
 }
@@ -54,12 +52,13 @@ impl Local {
             }
             Command::NodesShow { node } => {
                 let enrollment = self.find(&node).await?;
-                item(replies, node_record::shown(&enrollment)).await
+                let locks = self.locks_of(&enrollment).await?;
+                item(replies, node_record::shown_with(&enrollment, locks)).await
             }
             Command::NodesForget { node, reason } => {
                 let reason = checked_reason(&reason)?;
                 let found = self.find(&node).await?;
-                let now = self.clock.now();
+                let now = self.joins.clock.now();
                 let audit = |enrollment: &Enrollment| {
                     self.audit.append(&by_hand(now, "forget", enrollment, reason))
                 };
@@ -68,7 +67,7 @@ impl Local {
             }
             Command::NodesAllowRejoin { node, within, reason } => {
                 let reason = checked_reason(&reason)?;
-                let now = self.clock.now();
+                let now = self.joins.clock.now();
                 let until = checked_end(now, within)?;
                 let found = self.find(&node).await?;
                 let audit = |enrollment: &Enrollment| {
@@ -99,7 +98,7 @@ impl Local {
             Command::AuditShow { correlation_id } => {
                 item(replies, self.explain(&correlation_id).await?).await
             }
-            Command::PolicyStatus {} => item(replies, self.policy_status()).await,
+            Command::PolicyStatus {} => item(replies, self.reloader.to_json()).await,
         }
     }
 
@@ -178,16 +177,6 @@ impl Local {
             "what_to_do": record.code.map(Code::remedy),
             "explanation": explanation,
         }))
-    }
-
-    fn policy_status(&self) -> Value {
-        let policies = self.joins.policies();
-        json!({
-            "hash": policies.hash(),
-            "loaded_at": self.loaded_at,
-            "policies": policies.len(),
-            "error": null,
-        })
     }
 }
 

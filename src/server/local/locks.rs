@@ -6,7 +6,7 @@ use super::commands::{Local, checked_reason};
 use super::protocol::{LocalError, LockWanted};
 use crate::audit::{Class, Outcome, Record};
 use crate::domain::{Code, Lifetime, Partition, Timestamp};
-use crate::registry::{Lock, LockTarget};
+use crate::registry::{Enrollment, Lock, LockTarget};
 
 /// The longest time that a lock with an end may stand.
 const LOCK_FOR_MAX: Lifetime = Lifetime::from_days(3650);
@@ -19,7 +19,7 @@ impl Local {
         reason: &str,
     ) -> Result<Value, LocalError> {
         let reason = checked_reason(reason)?;
-        let now = self.clock.now();
+        let now = self.joins.clock.now();
         let until = within.map(|within| checked_end(now, within)).transpose()?;
         if let LockWanted::Serial(serial) = &wanted {
             let holder = self.registry.holder(*serial).await?;
@@ -38,8 +38,7 @@ impl Local {
             records.map(|record| self.audit.append(&record)).collect()
         };
         self.registry.lock(&locks, audit).await?;
-        let is_held =
-            |node: &crate::registry::Enrollment| locks.iter().any(|lock| lock.target.holds(node));
+        let is_held = |node: &Enrollment| locks.iter().any(|lock| lock.target.holds(node));
         let (held, _) = self.registry.list(None, usize::MAX, is_held).await?;
         Ok(json!({"locks": locks, "nodes": held.len()}))
     }
@@ -50,7 +49,7 @@ impl Local {
         reason: &str,
     ) -> Result<Value, LocalError> {
         let reason = checked_reason(reason)?;
-        let now = self.clock.now();
+        let now = self.joins.clock.now();
         let audit = |found: &[Lock]| {
             let records = found.iter().map(|lock| record(now, "unlock", lock, reason));
             records.map(|record| self.audit.append(&record)).collect()
@@ -63,8 +62,16 @@ impl Local {
         Ok(json!({"unlocked": lifted}))
     }
 
+    /// The locks that hold a node.
+    pub(super) async fn locks_of(&self, node: &Enrollment) -> Result<Value, LocalError> {
+        let now = self.joins.clock.now();
+        let mut locks = self.registry.locks().await?;
+        locks.retain(|lock| lock.stands(now) && lock.target.holds(node));
+        Ok(json!(locks))
+    }
+
     pub(super) async fn locks(&self) -> Result<Value, LocalError> {
-        let now = self.clock.now();
+        let now = self.joins.clock.now();
         let mut locks = self.registry.locks().await?;
         locks.retain(|lock| lock.stands(now));
         Ok(json!({"locks": locks}))
