@@ -8,23 +8,35 @@ mod builtin;
 mod conformance;
 mod key_file;
 mod listener;
+mod profile;
+mod revocation;
 
 use rustls::pki_types::CertificateDer;
 
 use crate::domain::KeyDigest;
 use crate::registry::Recorded;
 
-pub use authority::{Authorities, Authority};
+pub use authority::{Authorities, Authority, node_ca_certificate_path, node_ca_key_path};
 pub use builtin::BuiltinCa;
 pub use conformance::{Certificate, Nonconforming, check};
 pub use key_file::{KeyFileError, Passphrase, write_new_file};
 pub use listener::{LISTENER_LIFETIME, ListenerIdentity};
+pub use revocation::{
+    NonconformingList, RevocationList, RevokedCertificate, check_revocation_list,
+};
 
 /// Signs what was decided and recorded.
 #[async_trait::async_trait]
 pub trait CertificateAuthority: Send + Sync {
+    /// What it is called in the configuration.
+    fn name(&self) -> &'static str;
+
     /// Issues the order: a function of it, for backends that choose nothing themselves.
     async fn issue(&self, recorded: &Recorded) -> Result<IssuedCertificate, IssueError>;
+
+    /// Signs a list of revoked certificates: a DER CRL of version 2. Like a certificate it must be
+    /// compared with what was asked for before anybody sees it: `check_revocation_list`.
+    async fn sign_revocation_list(&self, list: &RevocationList) -> Result<Vec<u8>, IssueError>;
 
     /// What relying parties verify nodes with.
     async fn trust_anchors(&self) -> Result<TrustAnchors, IssueError>;

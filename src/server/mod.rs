@@ -1,6 +1,7 @@
 //! The server: configuration, listeners, composition. Wiring, no decisions; the only module that
 //! knows which backends exist.
 
+mod authority;
 mod cloud;
 mod config;
 mod data_directory;

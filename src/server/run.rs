@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use tonic::service::Routes;
 use tracing::{info, warn};
 
+use super::authority;
 use super::cloud::Cloud;
 use super::config::Config;
 use super::data_directory::{DataDirectory, UnusableDirectory, socket_path};
@@ -29,9 +30,7 @@ use super::tasks;
 use super::tls::{self, ListenerCertificates, NodeCertificates, UnusableTls};
 use crate::audit::{Audit, Class, Outcome, Record};
 use crate::aws::CallStatistics;
-use crate::ca::{
-    Authorities, BuiltinCa, CertificateAuthority, IssueError, KeyFileError, Passphrase,
-};
+use crate::ca::{Authorities, IssueError, KeyFileError};
 use crate::clock::Clock;
 use crate::domain::{PolicyHash, TrustDomain};
 use crate::join::{JoinService, TimeGuard};
@@ -40,7 +39,7 @@ use crate::policy::{Finding, Vocabulary};
 use crate::proto::join_service_server::JoinServiceServer;
 use crate::proto::node_service_server::NodeServiceServer;
 use crate::registry::Registry;
-use crate::store::{CommitError, Key, Put, SqliteStore, Store, StoreUnavailable, Transaction};
+use crate::store::{SqliteStore, Store, StoreUnavailable};
 
 /// How long tasks have to end; longer than open joins have.
 const STOP_TIMEOUT: Duration = Duration::from_secs(25);
@@ -245,9 +244,7 @@ async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, St
     policies::keep(&registry, &policies).await?;
     let metrics = Arc::new(Metrics::new(calls));
     metrics.policies.set(i64::try_from(policies.len()).unwrap_or(i64::MAX));
-    let passphrase = config.passphrase_file.as_deref().map(Passphrase::from_file).transpose()?;
-    let authorities = open_authorities(&data, store.as_ref(), passphrase.as_ref(), clock).await?;
-    let authority = Arc::new(BuiltinCa::new(Arc::clone(&authorities)));
+    let (authorities, authority) = authority::open(config, &data, store.as_ref(), clock).await?;
     authority.check().await?;
     let latest = registry.latest_time().await?.unwrap_or_else(|| clock.now());
     let joins = Arc::new(JoinService {
@@ -285,35 +282,6 @@ fn sources(
         None => config.cloud.sources(config.certificates_dir.as_deref(), clock, calls),
     };
     made.map_err(StartError::Cloud)
-}
-
-/// Opens the authorities; they are made only if this installation never had any. A join root that is
-/// made anew would lock out every node that pinned the old one.
-async fn open_authorities(
-    data: &DataDirectory,
-    store: &dyn Store,
-    passphrase: Option<&Passphrase>,
-    clock: &Clock,
-) -> Result<Arc<Authorities>, StartError> {
-    let key = Key::new(["authority", "join-root"]);
-    let known = store.get(&key).await?;
-    if known.is_some() && !Authorities::exist(&data.ca()) {
-        return Err(UnusableDirectory(format!(
-            "{}: the authorities of this installation are gone; restore the directory",
-            data.ca().display()
-        ))
-        .into());
-    }
-    let (directory, domain) = (data.ca(), data.trust_domain());
-    let authorities = Authorities::open_or_create(&directory, domain, passphrase, clock.now())?;
-    if known.is_none() {
-        let value = authorities.join_root.key().to_string().into_bytes();
-        let put = Put { key, value, expires_at: None };
-        let transaction = Transaction { puts: vec![put], ..Transaction::default() };
-        let failed = |error: CommitError| StoreUnavailable(error.to_string());
-        store.commit(transaction).await.map_err(failed)?;
-    }
-    Ok(Arc::new(authorities))
 }
 
 async fn open_listeners(config: &Config, data: &DataDirectory) -> Result<Listeners, StartError> {

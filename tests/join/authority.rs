@@ -4,13 +4,16 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use muster::ca::{Capabilities, CertificateAuthority, IssueError, IssuedCertificate, TrustAnchors};
+use muster::ca::{
+    Capabilities, CertificateAuthority, IssueError, IssuedCertificate, RevocationList, TrustAnchors,
+};
 use muster::domain::{KeyDigest, Lifetime};
 use muster::policy::Order;
 use muster::registry::Recorded;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    PublicKeyData, RevokedCertParams, SanType, SerialNumber, SubjectPublicKeyInfo,
 };
 use rustls::pki_types::CertificateDer;
 
@@ -60,7 +63,7 @@ fn authority() -> (Issuer<'static, KeyPair>, CertificateDer<'static>, KeyDigest)
     let pair = KeyPair::generate().unwrap();
     let mut parameters = CertificateParams::default();
     parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     parameters.distinguished_name = DistinguishedName::new();
     parameters.distinguished_name.push(DnType::CommonName, "a remote CA");
     let certificate = parameters.self_signed(&pair).unwrap();
@@ -70,6 +73,10 @@ fn authority() -> (Issuer<'static, KeyPair>, CertificateDer<'static>, KeyDigest)
 
 #[async_trait::async_trait]
 impl CertificateAuthority for FaultyCa {
+    fn name(&self) -> &'static str {
+        "faulty"
+    }
+
     async fn issue(&self, recorded: &Recorded) -> Result<IssuedCertificate, IssueError> {
         let fault = if self.is_mended.load(Ordering::SeqCst) { Fault::None } else { self.fault };
         match fault {
@@ -79,6 +86,24 @@ impl CertificateAuthority for FaultyCa {
             Fault::Garbage => Ok(IssuedCertificate { chain: vec![vec![0x30, 0x80].into()] }),
             _ => Ok(IssuedCertificate { chain: vec![self.sign(recorded.order(), fault)] }),
         }
+    }
+
+    async fn sign_revocation_list(&self, list: &RevocationList) -> Result<Vec<u8>, IssueError> {
+        let revoked_certs = list.entries.iter().map(|entry| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(entry.serial.as_bytes()),
+            revocation_time: entry.revoked_at.to_date_time(),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let parameters = CertificateRevocationListParams {
+            this_update: list.this_update.to_date_time(),
+            next_update: list.next_update.to_date_time(),
+            crl_number: SerialNumber::from(list.number),
+            issuing_distribution_point: None,
+            revoked_certs: revoked_certs.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        Ok(parameters.signed_by(&self.issuer).unwrap().der().to_vec())
     }
 
     async fn trust_anchors(&self) -> Result<TrustAnchors, IssueError> {

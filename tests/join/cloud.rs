@@ -140,7 +140,7 @@ impl Cloud {
         let world = World::in_directory(
             store,
             policies,
-            |authorities| Arc::new(BuiltinCa::new(authorities)),
+            |node_ca| Arc::new(BuiltinCa::new(node_ca)),
             sources,
             clock,
             &path,

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use muster::audit::{Class, verify};
 use muster::aws::RegionCertificates;
 use muster::ca::{
-    BuiltinCa, Capabilities, CertificateAuthority, IssueError, IssuedCertificate, TrustAnchors,
+    BuiltinCa, Capabilities, CertificateAuthority, IssueError, IssuedCertificate, RevocationList,
+    TrustAnchors,
 };
 use muster::clock::Clock;
 use muster::domain::{Code, KeyDigest};
@@ -35,11 +36,19 @@ struct StopsAt {
 
 #[async_trait::async_trait]
 impl CertificateAuthority for StopsAt {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
     async fn issue(&self, recorded: &Recorded) -> Result<IssuedCertificate, IssueError> {
         if self.after_signing {
             self.inner.issue(recorded).await?;
         }
         stand_here().await
+    }
+
+    async fn sign_revocation_list(&self, list: &RevocationList) -> Result<Vec<u8>, IssueError> {
+        self.inner.sign_revocation_list(list).await
     }
 
     async fn trust_anchors(&self) -> Result<TrustAnchors, IssueError> {
@@ -99,8 +108,8 @@ fn open(directory: &Path, window: &str) -> World {
     let certificates = RegionCertificates::only_directory(&directory.join("certificates")).unwrap();
     let ca = directory.join("ca");
     std::fs::create_dir_all(&ca).unwrap();
-    let authority = |authorities| -> Arc<dyn CertificateAuthority> {
-        let inner = BuiltinCa::new(authorities);
+    let authority = |node_ca| -> Arc<dyn CertificateAuthority> {
+        let inner = BuiltinCa::new(node_ca);
         match window {
             "before-issue" => Arc::new(StopsAt { inner, after_signing: false }),
             "after-issue" => Arc::new(StopsAt { inner, after_signing: true }),

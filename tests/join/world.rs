@@ -8,7 +8,7 @@ use muster::audit::{self, Audit, Class, Entry, Query};
 use muster::aws::{
     AwsHttp, CallStatistics, Ec2Client, Endpoints, OwnCredentials, RegionCertificates, Service, Sts,
 };
-use muster::ca::{Authorities, BuiltinCa, CertificateAuthority};
+use muster::ca::{Authorities, Authority, BuiltinCa, CertificateAuthority};
 use muster::clock::Clock;
 use muster::domain::{
     Code, KeyBinding, Lifetime, PublicKey, Purpose, Serial, Timestamp, TrustDomain, pop_message,
@@ -142,13 +142,13 @@ impl World {
     }
 
     pub(crate) fn on(store: Arc<dyn Store>) -> Self {
-        Self::with(store, POLICIES, |authorities| Arc::new(BuiltinCa::new(authorities)))
+        Self::with(store, POLICIES, |node_ca| Arc::new(BuiltinCa::new(node_ca)))
     }
 
     pub(crate) fn with(
         store: Arc<dyn Store>,
         policies: &str,
-        authority: impl Fn(Arc<Authorities>) -> Arc<dyn CertificateAuthority>,
+        authority: impl Fn(Arc<Authority>) -> Arc<dyn CertificateAuthority>,
     ) -> Self {
         let keep = tempfile::tempdir().unwrap();
         let (clock, path) = (Clock::fixed(start_of_story()), keep.path().to_owned());
@@ -160,7 +160,7 @@ impl World {
     pub(crate) fn in_directory(
         store: Arc<dyn Store>,
         policies: &str,
-        authority: impl Fn(Arc<Authorities>) -> Arc<dyn CertificateAuthority>,
+        authority: impl Fn(Arc<Authority>) -> Arc<dyn CertificateAuthority>,
         sources: Sources,
         clock: Clock,
         path: &Path,
@@ -168,7 +168,7 @@ impl World {
     ) -> Self {
         let domain: TrustDomain = "prod.example.org".parse().unwrap();
         let authorities = Authorities::open_or_create(path, &domain, None, clock.now()).unwrap();
-        let authorities = Arc::new(authorities);
+        let node_ca = Authority::node_ca(path, &domain, None, clock.now()).unwrap();
         let registry = Registry::new(Arc::clone(&store));
         let joins = Arc::new(JoinService {
             clock: clock.clone(),
@@ -177,7 +177,7 @@ impl World {
             policies: RwLock::new(policy_set(policies)),
             registry: registry.clone(),
             audit: Arc::new(Audit::new(Arc::clone(&store), clock.clone()).unwrap()),
-            authority: authority(Arc::clone(&authorities)),
+            authority: authority(Arc::new(node_ca)),
             trust_domain: domain,
             reserved_names: vec!["muster.internal.example".to_owned()],
             join_root: authorities.join_root.certificate().clone(),
