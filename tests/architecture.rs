@@ -69,6 +69,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("tonic", &["server", "client", "proto"]),
     ("rusqlite", &["store"]),
     ("rcgen", &["ca", "sim"]),
+    ("cryptoki", &["ca"]),
     ("axum", &["server", "sim"]),
     ("clap", &["cli"]),
     ("aws_config", &["aws"]),

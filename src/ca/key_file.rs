@@ -33,14 +33,24 @@ pub struct Passphrase(Zeroizing<Vec<u8>>);
 impl Passphrase {
     /// Reads the first line of a file that only its owner can read.
     pub fn from_file(path: &Path) -> Result<Self, KeyFileError> {
-        refuse_open_permissions(path)?;
-        let bytes = Zeroizing::new(read_bounded(path)?);
-        let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
-        if line.len() < 8 {
-            return Err(KeyFileError::new(path, "the passphrase must have at least 8 bytes"));
-        }
-        Ok(Self(Zeroizing::new(line.to_vec())))
+        read_first_line(path, "passphrase", 8).map(Self)
     }
+}
+
+/// Reads a secret: the first line of a file that only its owner can read.
+pub(super) fn read_first_line(
+    path: &Path,
+    what: &str,
+    bytes_min: usize,
+) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
+    refuse_open_permissions(path)?;
+    let bytes = Zeroizing::new(read_bounded(path)?);
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    if line.len() < bytes_min {
+        let problem = format!("the {what} must have at least {bytes_min} bytes");
+        return Err(KeyFileError::new(path, problem));
+    }
+    Ok(Zeroizing::new(line.to_vec()))
 }
 
 /// Reads a PKCS#8 DER key.

@@ -8,6 +8,7 @@ mod builtin;
 mod conformance;
 mod key_file;
 mod listener;
+mod pkcs11;
 mod profile;
 mod revocation;
 
@@ -21,6 +22,7 @@ pub use builtin::BuiltinCa;
 pub use conformance::{Certificate, Nonconforming, check};
 pub use key_file::{KeyFileError, Passphrase, write_new_file};
 pub use listener::{LISTENER_LIFETIME, ListenerIdentity};
+pub use pkcs11::{Pkcs11Ca, Pkcs11Settings, TokenError, TokenName};
 pub use revocation::{
     NonconformingList, RevocationList, RevokedCertificate, check_revocation_list,
 };

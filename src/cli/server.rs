@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -108,13 +109,17 @@ pub(super) fn run(arguments: ServerArguments, printer: Printer) -> Outcome {
         write_banner("INSECURE ENDPOINTS: whoever is between can vouch for any instance.");
     }
     raise_descriptor_limit();
-    runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(async {
         let running = start(config, Clock::system()).await.map_err(|error| failure(&error))?;
         printer.result(&running.ready, || ready_text(&running));
         wait_for_end(&running).await?;
         running.stop().await;
         Ok(Exit::Yes)
-    })
+    });
+    // A call into a token that hangs never ends; everything of ours has ended by now.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
 }
 
 fn ready_text(running: &Running) -> String {
@@ -170,7 +175,7 @@ fn failure(error: &StartError) -> Failure {
         StartError::Tls(_) | StartError::Listen { .. } | StartError::ListenerCertificate(_) => {
             Code::ConfigurationInvalid
         }
-        StartError::Cloud(_) => Code::ConfigurationInvalid,
+        StartError::Cloud(_) | StartError::Token(_) => Code::ConfigurationInvalid,
         StartError::PolicyFiles(_) => Code::FileUnreadable,
         StartError::Policies { .. } => Code::PolicySetInvalid,
     };

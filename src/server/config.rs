@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::authority::{Backend, CaSection};
 use super::cloud::{AwsSection, Cloud};
 use crate::domain::TrustDomain;
 
@@ -47,12 +48,6 @@ struct ListenSection {
 #[serde(deny_unknown_fields, default)]
 struct DiagnosticsSection {
     address: Option<SocketAddr>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct CaSection {
-    passphrase_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -106,6 +101,8 @@ pub struct Config {
     pub certificates_dir: Option<PathBuf>,
     /// How AWS is reached.
     pub cloud: Cloud,
+    /// Who signs nodes.
+    pub ca_backend: Backend,
     /// Opens the CA keys.
     pub passphrase_file: Option<PathBuf>,
     /// A copy of the audit log.
@@ -181,6 +178,7 @@ impl Config {
             diagnostics_listen,
             certificates_dir: file.aws.certificates_dir,
             cloud,
+            ca_backend: file.ca.backend().map_err(InvalidConfig)?,
             passphrase_file: file.ca.passphrase_file,
             audit_file: file.audit.file,
             audit_stdout: file.audit.stdout,

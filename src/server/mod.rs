@@ -21,6 +21,7 @@ mod status;
 mod tasks;
 mod tls;
 
+pub use authority::Backend;
 pub use cloud::Cloud;
 pub use config::{Config, ConfigFile, EXAMPLE, InvalidConfig, Overrides};
 pub use data_directory::{DataDirectory, UnusableDirectory, socket_path, store_path};

@@ -56,6 +56,9 @@ pub enum StartError {
     /// CA keys or the passphrase.
     #[error(transparent)]
     Keys(#[from] KeyFileError),
+    /// The token of the node CA cannot be used as it is configured.
+    #[error("{0}")]
+    Token(String),
     /// The CA backend does not sign.
     #[error(transparent)]
     Authority(#[from] IssueError),
