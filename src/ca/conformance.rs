@@ -176,6 +176,28 @@ fn are_exactly(order: &Order, found: &[GeneralName<'_>]) -> bool {
     ids == [order.spiffe_id.as_str()] && names == ordered && found.len() == ordered.len() + 1
 }
 
+/// Each certificate after the leaf is the one that issued the certificate before it. Whatever else
+/// came along, such as a second leaf, would be handed to the node as if it were its own.
+fn check_intermediates(
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'static>],
+) -> Result<(), Nonconforming> {
+    const STRAY: Nonconforming = Nonconforming("something else than its issuers follows it");
+    let parse = |der| x509_parser::parse_x509_certificate(der).map_err(|_| STRAY);
+    let (_, mut before) = parse(leaf)?;
+    for intermediate in intermediates {
+        let (rest, found) = parse(intermediate)?;
+        let is_issuer = rest.is_empty()
+            && found.is_ca()
+            && found.subject().as_raw() == before.issuer().as_raw();
+        if !is_issuer {
+            return Err(STRAY);
+        }
+        before = found;
+    }
+    Ok(())
+}
+
 fn check_chain(
     at: Timestamp,
     leaf: &CertificateDer<'_>,
@@ -183,6 +205,7 @@ fn check_chain(
     anchors: &TrustAnchors,
 ) -> Result<(), Nonconforming> {
     const UNCHAINED: Nonconforming = Nonconforming("it does not chain to the node CA");
+    check_intermediates(leaf, intermediates)?;
     let anchors: Vec<_> =
         anchors.0.iter().filter_map(|anchor| anchor_from_trusted_cert(anchor).ok()).collect();
     let end_entity = EndEntityCert::try_from(leaf).map_err(|_| UNCHAINED)?;
