@@ -5,6 +5,7 @@
 
 mod authority;
 mod builtin;
+mod bundle;
 mod conformance;
 mod key_file;
 mod listener;
@@ -19,6 +20,7 @@ use crate::registry::Recorded;
 
 pub use authority::{Authorities, Authority, node_ca_certificate_path, node_ca_key_path};
 pub use builtin::BuiltinCa;
+pub use bundle::UnusableAnchor;
 pub use conformance::{Certificate, Nonconforming, check};
 pub use key_file::{KeyFileError, Passphrase, write_new_file};
 pub use listener::{LISTENER_LIFETIME, ListenerIdentity};

@@ -2,6 +2,7 @@
 //! into text or JSON.
 
 mod audit;
+mod ca;
 mod iid;
 mod input;
 mod join;
@@ -75,6 +76,8 @@ enum Command {
     /// Reads and verifies the audit log.
     #[command(alias = "audits")]
     Audit(audit::AuditArguments),
+    /// Shows, tries and exports the authorities.
+    Ca(ca::CaArguments),
     Sim(sim::Arguments),
 }
 
@@ -98,6 +101,7 @@ fn run(command: Command, printer: Printer) -> Outcome {
         Command::Join(arguments) => join::run(arguments, printer),
         Command::Nodes(arguments) => nodes::run(arguments, printer),
         Command::Audit(arguments) => audit::run(arguments, printer),
+        Command::Ca(arguments) => ca::run(arguments, printer),
         Command::Sim(arguments) => sim::run(&arguments, printer),
     }
 }

@@ -98,6 +98,12 @@ impl Printer {
         write_line(&mut io::stdout().lock(), &printed);
     }
 
+    /// Prints bytes as they are, whatever the format.
+    pub fn bytes(self, bytes: &[u8]) {
+        let mut stdout = io::stdout().lock();
+        let _closed = stdout.write_all(bytes).and_then(|()| stdout.flush());
+    }
+
     /// Prints a failure: JSON on stdout, text on stderr.
     pub fn failure(self, failure: &Failure) -> Exit {
         match self.format {

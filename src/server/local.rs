@@ -3,6 +3,7 @@
 //! Only root and the server's own user may use it, by the kernel's word (`SO_PEERCRED`), and every
 //! use is a security record with uid, pid and the login uid, the person behind a `sudo`.
 
+mod ca;
 mod commands;
 mod locks;
 mod protocol;
@@ -23,7 +24,7 @@ use crate::audit::{Class, Outcome, Record};
 use crate::domain::Code;
 
 pub(super) use commands::Local;
-pub use protocol::{Command, LocalError, LockWanted, Reply};
+pub use protocol::{BundleFormat, Command, LocalError, LockWanted, Reply};
 
 /// The longest command line.
 const COMMAND_BYTES_MAX: u64 = 64 * 1024;

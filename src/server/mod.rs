@@ -26,6 +26,6 @@ pub use cloud::Cloud;
 pub use config::{Config, ConfigFile, EXAMPLE, InvalidConfig, Overrides};
 pub use data_directory::{DataDirectory, UnusableDirectory, socket_path, store_path};
 pub use explanation::Explainer;
-pub use local::{Command, LocalError, LockWanted, Reply};
+pub use local::{BundleFormat, Command, LocalError, LockWanted, Reply};
 pub use run::{Ready, Running, StartError, start};
 pub use tls::UnusableTls;

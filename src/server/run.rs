@@ -337,6 +337,7 @@ async fn spawn_services(
         audit: Arc::clone(&foundation.audit),
         store: Arc::clone(&foundation.store),
         joins: Arc::clone(&foundation.joins),
+        authorities: Arc::clone(&foundation.authorities),
         reloader: Arc::clone(&foundation.reloader),
         explainer: Explainer::new(
             foundation.registry.clone(),

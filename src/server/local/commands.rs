@@ -7,6 +7,7 @@ use tokio::sync::mpsc::Sender;
 
 use super::protocol::{Command, LocalError, Reply};
 use crate::audit::{self, Audit, Class, Outcome, Query, Record};
+use crate::ca::Authorities;
 use crate::domain::{Code, CorrelationId, Lifetime, NodeId, Timestamp};
 use crate::join::JoinService;
 use crate::registry::{Enrollment, Registry};
@@ -37,6 +38,8 @@ pub(crate) struct Local {
     pub(crate) joins: Arc<JoinService>,
     /// What puts another one in force.
     pub(crate) reloader: Arc<Reloader>,
+    /// The authorities beside the backend, which is `joins.authority`.
+    pub(crate) authorities: Arc<Authorities>,
     /// Explains old decisions.
     pub(crate) explainer: Explainer,
 }
@@ -99,6 +102,10 @@ impl Local {
                 item(replies, self.explain(&correlation_id).await?).await
             }
             Command::PolicyStatus {} => item(replies, self.reloader.to_json()).await,
+            Command::CaStatus {} => item(replies, self.ca_status().await?).await,
+            Command::CaPin {} => item(replies, self.ca_pin()).await,
+            Command::CaCheck {} => item(replies, self.ca_check().await?).await,
+            Command::CaExport { format } => item(replies, self.ca_export(format).await?).await,
         }
     }
 

@@ -80,6 +80,29 @@ pub enum Command {
     },
     /// The policy set in force.
     PolicyStatus {},
+    /// The authorities.
+    CaStatus {},
+    /// What nodes pin.
+    CaPin {},
+    /// Has the CA backend sign something, and compares.
+    CaCheck {},
+    /// What relying parties verify nodes with.
+    CaExport {
+        /// How it is written.
+        format: BundleFormat,
+    },
+}
+
+/// The form of a trust bundle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BundleFormat {
+    /// Certificates between lines.
+    Pem,
+    /// Certificates as bytes, one after the other.
+    Der,
+    /// A SPIFFE trust bundle.
+    Spiffe,
 }
 
 impl Command {
@@ -96,6 +119,10 @@ impl Command {
             Self::AuditLs { .. } => "audit ls",
             Self::AuditShow { .. } => "audit show",
             Self::PolicyStatus {} => "policy status",
+            Self::CaStatus {} => "ca status",
+            Self::CaPin {} => "ca pin",
+            Self::CaCheck {} => "ca check",
+            Self::CaExport { .. } => "ca export",
         }
     }
 }
