@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
 mod aws;
+mod ca;
 mod certificate;
 mod crowd;
 mod genuine;
@@ -11,6 +12,8 @@ mod patience;
 mod policies;
 mod reload;
 mod secrets;
+#[path = "../support/softhsm.rs"]
+mod softhsm;
 mod socket;
 mod storm;
 mod trust;
