@@ -52,6 +52,9 @@ pub fn check_revocation_list(
     if !rest.is_empty() {
         return Err(NonconformingList("bytes follow it"));
     }
+    // A second and stricter reader, which is also the one of relying parties in Rust.
+    webpki::BorrowedCertRevocationList::from_der(signed)
+        .map_err(|_| NonconformingList("relying parties cannot read it"))?;
     check_signature(&found, issuer, anchors)?;
     check_fields(list, &found)?;
     check_extensions(list, &found)?;
@@ -75,7 +78,10 @@ fn check_signature(
         if found.tbs_cert_list.signature != found.signature_algorithm {
             return Err(NonconformingList("it names two signature algorithms"));
         }
-        if !key.has_signed(found.tbs_cert_list.as_ref(), &found.signature_value.data) {
+        let signature = &found.signature_value;
+        if signature.unused_bits != 0
+            || !key.has_signed(found.tbs_cert_list.as_ref(), &signature.data)
+        {
             return Err(NonconformingList("its signature is not the node CA's"));
         }
         return Ok(());
@@ -150,4 +156,95 @@ fn check_entries(
         return Err(NonconformingList("it has an entry that was not asked for"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::{Authority, BuiltinCa, CertificateAuthority};
+    use crate::domain::Lifetime;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn entry(number: u8) -> RevokedCertificate {
+        RevokedCertificate {
+            serial: Serial::from_random([number; 16]),
+            revoked_at: at("2026-11-20T11:00:00Z"),
+        }
+    }
+
+    fn list() -> RevocationList {
+        RevocationList {
+            number: 300,
+            this_update: at("2026-11-20T12:00:00Z"),
+            next_update: at("2026-11-20T13:00:00Z"),
+            entries: vec![entry(1), entry(2)],
+        }
+    }
+
+    fn backend() -> BuiltinCa {
+        let directory = tempfile::tempdir().unwrap();
+        let domain = "prod.example.org".parse().unwrap();
+        let now = at("2026-11-20T12:00:00Z");
+        let node_ca = Authority::node_ca(directory.path(), &domain, None, now).unwrap();
+        BuiltinCa::new(std::sync::Arc::new(node_ca))
+    }
+
+    #[tokio::test]
+    async fn a_list_that_differs_in_anything_is_refused_with_its_own_reason() {
+        let backend = backend();
+        let anchors = backend.trust_anchors().await.unwrap();
+        let signed = backend.sign_revocation_list(&list()).await.unwrap();
+        let check = |asked: &RevocationList, signed: &[u8]| {
+            let checked = check_revocation_list(asked, signed, backend.issuer(), &anchors);
+            checked.map_err(|error| error.0)
+        };
+        assert_eq!(check(&list(), &signed), Ok(()));
+
+        let later = |time: Timestamp| time.plus(Lifetime::from_seconds(1));
+        let mut other_time = entry(2);
+        other_time.revoked_at = later(other_time.revoked_at);
+        let with = |entries: Vec<RevokedCertificate>| RevocationList { entries, ..list() };
+        for (asked, reason) in [
+            (RevocationList { number: 301, ..list() }, "its number is another one"),
+            (
+                RevocationList { this_update: later(list().this_update), ..list() },
+                "it begins at another time",
+            ),
+            (
+                RevocationList { next_update: later(list().next_update), ..list() },
+                "the next one is due at another time",
+            ),
+            (with(vec![entry(1), entry(2), entry(3)]), "an entry is missing"),
+            (with(vec![entry(1)]), "it has an entry that was not asked for"),
+            (with(vec![entry(1), entry(3)]), "an entry has another serial"),
+            (with(vec![entry(1), other_time]), "an entry has another time"),
+        ] {
+            assert_eq!(check(&asked, &signed), Err(reason));
+        }
+
+        let longer = [signed.as_slice(), &[0]].concat();
+        assert_eq!(check(&list(), &longer), Err("bytes follow it"));
+        assert_eq!(check(&list(), b"list"), Err("it is not an X.509 revocation list"));
+        // Every byte counts: no flip is accepted.
+        for place in 0..signed.len() {
+            let mut flipped = signed.clone();
+            flipped[place] ^= 1;
+            assert!(check(&list(), &flipped).is_err(), "byte {place}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_node_ca_of_the_order_signs_lists() {
+        let (backend, stranger) = (backend(), backend());
+        let anchors = backend.trust_anchors().await.unwrap();
+        let signed = stranger.sign_revocation_list(&list()).await.unwrap();
+        // The stranger has the same name.
+        let by_name = check_revocation_list(&list(), &signed, backend.issuer(), &anchors);
+        assert_eq!(by_name, Err(NonconformingList("its signature is not the node CA's")));
+        let by_key = check_revocation_list(&list(), &signed, stranger.issuer(), &anchors);
+        assert_eq!(by_key, Err(NonconformingList("the node CA's key is in no trust anchor")));
+    }
 }
