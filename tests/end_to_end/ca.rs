@@ -96,13 +96,13 @@ fn without_a_server_it_is_not_now() {
     }
 }
 
-/// A server's configuration with the node CA in the token `muster`.
-fn configure(path: &Path, hsm: &SoftHsm) {
+/// A server's configuration with the node CA in the token `muster` of the directory.
+fn configure(path: &Path, keep: &TempDir) {
     let text = format!(
         "[ca]\nbackend = 'pkcs11'\n[ca.pkcs11]\nmodule = '{}'\ntoken_label = 'muster'\n\
          key_label = 'node-ca'\npin_file = '{}'\nsessions = 2\ncreate_key = true\n",
-        hsm.module,
-        hsm.pin_file.display()
+        SoftHsm::module().unwrap(),
+        SoftHsm::pin_file(keep.path()).display()
     );
     fs::write(path, text).unwrap();
 }
@@ -110,7 +110,7 @@ fn configure(path: &Path, hsm: &SoftHsm) {
 /// The command of a server at that site, with the token.
 fn with_token(mut command: Command, hsm: &SoftHsm, keep: &TempDir) -> Command {
     let file = keep.path().join("server.toml");
-    configure(&file, hsm);
+    configure(&file, keep);
     command.arg("--config").arg(file).env(CONFIGURATION, &hsm.configuration);
     command.args(["--log", "trace"]);
     command
@@ -199,12 +199,13 @@ fn another_token_or_backend_or_pin_is_refused() {
     assert!(message.contains("set ca.backend"), "{message}");
 
     // Another PIN, and one that others can read.
-    fs::write(&hsm.pin_file, "another-pin\n").unwrap();
+    let pin_file = SoftHsm::pin_file(keep.path());
+    fs::write(&pin_file, "another-pin\n").unwrap();
     let (exit, code, message) = refusal(&mut restarted(directory.path(), &hsm, &keep));
     assert_eq!((exit, code.as_str()), (2, "CONFIGURATION_INVALID"), "{message}");
     assert!(message.contains("refused the PIN") && !message.contains("another-pin"), "{message}");
     let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    fs::set_permissions(&hsm.pin_file, readable).unwrap();
+    fs::set_permissions(&pin_file, readable).unwrap();
     let (exit, _, message) = refusal(&mut restarted(directory.path(), &hsm, &keep));
     assert_eq!(exit, 2);
     assert!(message.contains("chmod 600"), "{message}");

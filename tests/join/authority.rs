@@ -2,7 +2,7 @@
 //!
 //! It pretends to be a remote CA: it signs with a key of its own whatever the case says.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use muster::ca::{
     Capabilities, CertificateAuthority, IssueError, IssuedCertificate, RevocationList, TrustAnchors,
@@ -11,9 +11,10 @@ use muster::domain::{KeyDigest, Lifetime};
 use muster::policy::Order;
 use muster::registry::Recorded;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
-    PublicKeyData, RevokedCertParams, SanType, SerialNumber, SubjectPublicKeyInfo,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension,
+    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair,
+    KeyUsagePurpose, OtherNameValue, PublicKeyData, RevokedCertParams, SanType, SerialNumber,
+    SubjectPublicKeyInfo,
 };
 use rustls::pki_types::CertificateDer;
 
@@ -23,7 +24,10 @@ pub(crate) enum Fault {
     None,
     OtherKey,
     ExtraDnsName,
+    ExtraIp,
+    ExtraEmail,
     ExtraUri,
+    ExtraOtherName,
     OtherId,
     MissingDnsName,
     Authority,
@@ -34,11 +38,21 @@ pub(crate) enum Fault {
     ExtraAttribute,
     KeyCertSign,
     OnlyClientAuth,
+    NoExtendedUsage,
+    CriticalExtension,
     ForeignIssuer,
+    TwoLeaves,
     Empty,
     Garbage,
     Refuses,
     Hangs,
+    SignsForOthers,
+    Inconstant,
+    DeadHealthCheck,
+    StrayAnchor,
+    OneAtATime,
+    OtherListNumber,
+    ForgetfulList,
 }
 
 /// The backend; it can be mended while it runs.
@@ -49,13 +63,17 @@ pub(crate) struct FaultyCa {
     certificate: CertificateDer<'static>,
     foreign: Issuer<'static, KeyPair>,
     key: KeyDigest,
+    in_work: AtomicUsize,
+    has_issued: AtomicBool,
 }
 
 impl FaultyCa {
     pub(crate) fn new(fault: Fault) -> Self {
         let (issuer, certificate, key) = authority();
         let (foreign, _, _) = authority();
-        Self { fault, is_mended: AtomicBool::new(false), issuer, certificate, foreign, key }
+        let (is_mended, in_work) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let has_issued = AtomicBool::new(false);
+        Self { fault, is_mended, issuer, certificate, foreign, key, in_work, has_issued }
     }
 }
 
@@ -79,7 +97,19 @@ impl CertificateAuthority for FaultyCa {
 
     async fn issue(&self, recorded: &Recorded) -> Result<IssuedCertificate, IssueError> {
         let fault = if self.is_mended.load(Ordering::SeqCst) { Fault::None } else { self.fault };
+        if recorded.order().issuer != self.key && fault != Fault::SignsForOthers {
+            return Err(IssueError::Refused("the order is for another issuer".to_owned()));
+        }
+        // Others come while this one is in work, as with a remote CA.
+        let is_alone = self.in_work.fetch_add(1, Ordering::SeqCst) == 0;
+        tokio::task::yield_now().await;
+        self.in_work.fetch_sub(1, Ordering::SeqCst);
         match fault {
+            Fault::OneAtATime if !is_alone => Err(IssueError::Throttled(1)),
+            Fault::TwoLeaves => {
+                let leaf = || self.sign(recorded.order(), Fault::None);
+                Ok(IssuedCertificate { chain: vec![leaf(), leaf()] })
+            }
             Fault::Refuses => Err(IssueError::Unavailable("it is down".to_owned())),
             Fault::Hangs => std::future::pending().await,
             Fault::Empty => Ok(IssuedCertificate { chain: Vec::new() }),
@@ -89,7 +119,10 @@ impl CertificateAuthority for FaultyCa {
     }
 
     async fn sign_revocation_list(&self, list: &RevocationList) -> Result<Vec<u8>, IssueError> {
-        let revoked_certs = list.entries.iter().map(|entry| RevokedCertParams {
+        let forgotten = usize::from(self.fault == Fault::ForgetfulList);
+        let entries = list.entries.iter().skip(forgotten);
+        let number = list.number + u64::from(self.fault == Fault::OtherListNumber);
+        let revoked_certs = entries.map(|entry| RevokedCertParams {
             serial_number: SerialNumber::from_slice(entry.serial.as_bytes()),
             revocation_time: entry.revoked_at.to_date_time(),
             reason_code: None,
@@ -98,7 +131,7 @@ impl CertificateAuthority for FaultyCa {
         let parameters = CertificateRevocationListParams {
             this_update: list.this_update.to_date_time(),
             next_update: list.next_update.to_date_time(),
-            crl_number: SerialNumber::from(list.number),
+            crl_number: SerialNumber::from(number),
             issuing_distribution_point: None,
             revoked_certs: revoked_certs.collect(),
             key_identifier_method: KeyIdMethod::Sha256,
@@ -107,7 +140,11 @@ impl CertificateAuthority for FaultyCa {
     }
 
     async fn trust_anchors(&self) -> Result<TrustAnchors, IssueError> {
-        Ok(TrustAnchors(vec![self.certificate.clone()]))
+        let mut anchors = vec![self.certificate.clone()];
+        if self.fault == Fault::StrayAnchor {
+            anchors.push(vec![0x30, 0x00].into());
+        }
+        Ok(TrustAnchors(anchors))
     }
 
     fn issuer(&self) -> KeyDigest {
@@ -119,6 +156,9 @@ impl CertificateAuthority for FaultyCa {
     }
 
     async fn check(&self) -> Result<(), IssueError> {
+        if self.fault == Fault::DeadHealthCheck {
+            return Err(IssueError::Unavailable("it is down".to_owned()));
+        }
         Ok(())
     }
 }
@@ -131,26 +171,13 @@ impl FaultyCa {
         parameters.not_after = order.not_after.to_date_time();
         parameters.distinguished_name = DistinguishedName::new();
         parameters.distinguished_name.push(DnType::CommonName, order.common_name.clone());
-        let dns = |name: &str| SanType::DnsName(name.try_into().unwrap());
-        let uri = |id: &str| SanType::URI(id.try_into().unwrap());
-        parameters.subject_alt_names = vec![uri(order.spiffe_id.as_str())];
-        parameters.subject_alt_names.extend(order.dns_names.iter().map(|name| dns(name)));
+        parameters.subject_alt_names = names(order, fault);
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         parameters.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         parameters.is_ca = IsCa::ExplicitNoCa;
         parameters.use_authority_key_identifier_extension = true;
         match fault {
-            Fault::ExtraDnsName => {
-                parameters.subject_alt_names.push(dns("muster.internal.example"));
-            }
-            Fault::ExtraUri => {
-                parameters.subject_alt_names.push(uri("spiffe://prod.example.org/muster/server"));
-            }
-            Fault::OtherId => {
-                parameters.subject_alt_names[0] = uri("spiffe://prod.example.org/muster/server");
-            }
-            Fault::MissingDnsName => parameters.subject_alt_names.truncate(1),
             Fault::Authority => parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained),
             Fault::LongerLife => {
                 let end = order.not_after.plus(Lifetime::from_seconds(1));
@@ -167,16 +194,54 @@ impl FaultyCa {
             Fault::ExtraAttribute => {
                 parameters.distinguished_name.push(DnType::OrganizationName, "os:admin");
             }
+            // An order that is issued again becomes another certificate, as good as the first.
+            Fault::Inconstant => {
+                let is_first = !self.has_issued.swap(true, Ordering::SeqCst);
+                parameters.use_authority_key_identifier_extension = is_first;
+            }
             Fault::KeyCertSign => parameters.key_usages.push(KeyUsagePurpose::KeyCertSign),
-            Fault::OnlyClientAuth => parameters.extended_key_usages.truncate(0),
+            Fault::OnlyClientAuth => {
+                parameters.extended_key_usages.remove(0);
+            }
+            Fault::NoExtendedUsage => parameters.extended_key_usages.clear(),
+            Fault::CriticalExtension => {
+                let mut extension =
+                    CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![5, 0]);
+                extension.set_criticality(true);
+                parameters.custom_extensions.push(extension);
+            }
             _ => {}
         }
         let issuer = if fault == Fault::ForeignIssuer { &self.foreign } else { &self.issuer };
         if fault == Fault::OtherKey {
-            let other = KeyPair::generate().unwrap();
-            return parameters.signed_by(&other, issuer).unwrap().der().clone();
+            return parameters.signed_by(self.foreign.key(), issuer).unwrap().der().clone();
         }
         let key = SubjectPublicKeyInfo::from_der(order.public_key.spki_der()).unwrap();
         parameters.signed_by(&key, issuer).unwrap().der().clone()
     }
+}
+
+/// Every kind of name that could be added or changed (T13).
+fn names(order: &Order, fault: Fault) -> Vec<SanType> {
+    let dns = |name: &str| SanType::DnsName(name.try_into().unwrap());
+    let uri = |id: &str| SanType::URI(id.try_into().unwrap());
+    let mut names = vec![uri(order.spiffe_id.as_str())];
+    names.extend(order.dns_names.iter().map(|name| dns(name)));
+    match fault {
+        Fault::ExtraDnsName => names.push(dns("muster.internal.example")),
+        Fault::ExtraUri => names.push(uri("spiffe://prod.example.org/muster/server")),
+        Fault::ExtraIp => names.push(SanType::IpAddress([10, 0, 0, 1].into())),
+        Fault::ExtraEmail => {
+            names.push(SanType::Rfc822Name("root@muster.example".try_into().unwrap()));
+        }
+        Fault::ExtraOtherName => {
+            // A user principal name, by which Windows would log somebody in.
+            let name = OtherNameValue::Utf8String("root@muster.example".to_owned());
+            names.push(SanType::OtherName((vec![1, 3, 6, 1, 4, 1, 311, 20, 2, 3], name)));
+        }
+        Fault::OtherId => names[0] = uri("spiffe://prod.example.org/muster/server"),
+        Fault::MissingDnsName => names.truncate(1),
+        _ => {}
+    }
+    names
 }

@@ -30,6 +30,7 @@ async fn a_certificate_that_was_not_ordered_is_discarded_and_the_slot_stays_free
         (Fault::ExtraAttribute, Code::CertificateRejected),
         (Fault::KeyCertSign, Code::CertificateRejected),
         (Fault::OnlyClientAuth, Code::CertificateRejected),
+        (Fault::TwoLeaves, Code::CertificateRejected),
         (Fault::ForeignIssuer, Code::CertificateRejected),
         (Fault::Empty, Code::CertificateRejected),
         (Fault::Garbage, Code::CertificateRejected),

@@ -13,6 +13,7 @@
 
 mod authority;
 mod cloud;
+mod contract;
 mod crash;
 mod enrollment;
 mod flood;
@@ -21,4 +22,6 @@ mod look_up;
 mod policy_changes;
 mod proof;
 mod renewal;
+#[path = "../support/softhsm.rs"]
+mod softhsm;
 mod world;

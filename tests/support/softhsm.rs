@@ -20,28 +20,35 @@ const MODULES: [&str; 4] = [
 
 /// Tokens below one directory.
 pub(crate) struct SoftHsm {
-    pub(crate) module: &'static str,
     pub(crate) configuration: PathBuf,
-    pub(crate) pin_file: PathBuf,
 }
 
 impl SoftHsm {
+    /// The library.
+    pub(crate) fn module() -> Option<&'static str> {
+        MODULES.into_iter().find(|module| Path::new(module).exists())
+    }
+
+    /// The file of the user's PIN.
+    pub(crate) fn pin_file(directory: &Path) -> PathBuf {
+        directory.join("pin")
+    }
+
     /// One empty token with this label; none, with a message, where SoftHSM is not installed.
     pub(crate) fn new(directory: &Path, label: &str) -> Option<Self> {
         let is_there = Command::new("softhsm2-util").arg("--version").output().is_ok();
-        let module = MODULES.into_iter().find(|module| Path::new(module).exists());
-        let Some(module) = module.filter(|_| is_there) else {
+        if !is_there || Self::module().is_none() {
             let is_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
             assert!(!is_ci, "on the CI: softhsm2 is not installed");
             eprintln!("skipped: softhsm2 is not installed");
             return None;
-        };
+        }
         let tokens = directory.join("tokens");
         fs::create_dir_all(&tokens).unwrap();
         let configuration = directory.join("softhsm2.conf");
         let text = format!("directories.tokendir = {}\nlog.level = ERROR\n", tokens.display());
         fs::write(&configuration, text).unwrap();
-        let pin_file = directory.join("pin");
+        let pin_file = Self::pin_file(directory);
         fs::write(&pin_file, format!("{PIN}\n")).unwrap();
         fs::set_permissions(&pin_file, fs::Permissions::from_mode(0o600)).unwrap();
         let made = Command::new("softhsm2-util")
@@ -51,6 +58,6 @@ impl SoftHsm {
             .output()
             .unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        Some(Self { module, configuration, pin_file })
+        Some(Self { configuration })
     }
 }
