@@ -3,20 +3,23 @@
 CARGO ?= cargo
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test check bench fuzz deps help
+.PHONY: demo test ca-contract check bench fuzz deps help
 
 help: ## Shows this list.
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
 
-demo: ## Shows the main job on this machine: joins, refusals, the audit log.
+demo: ## Shows the main job on this machine; CA=pkcs11 keeps the node CA's key in SoftHSM.
 	$(CARGO) build --locked
-	demo/run.sh $(TARGET)/debug/muster
+	demo/run.sh $(TARGET)/debug/muster $(CA)
 
 deps: ## Installs what the tests need beyond cargo (Debian packages, moto); asks on a terminal.
 	./scripts/install-test-tools
 
 test: deps ## Runs every test.
 	./scripts/run-tests
+
+ca-contract: deps ## Prints what each CA backend keeps of the contract, and how broken ones are caught.
+	$(CARGO) test --locked --test join contract::every_backend -- --nocapture
 
 check: ## Formatting, lints, documentation and the rules for dependencies.
 	$(CARGO) fmt --check

@@ -3,7 +3,8 @@
 # else is the real thing. Every step checks that it came out as it says.
 set -euo pipefail
 
-muster=${1:?usage: demo/run.sh PATH-OF-MUSTER}
+muster=${1:?usage: demo/run.sh PATH-OF-MUSTER [pkcs11]}
+ca=${2:-builtin}
 out=demo-out
 rm -rf "$out"
 mkdir -p "$out"
@@ -64,14 +65,28 @@ say "A simulator plays AWS: instances with signed identity documents, STS and EC
 metadata=$(first_line "$out/sim.ready" | member "$allowed")
 metadata=${metadata%/*}
 
+# A node CA whose key is in a token: `make demo CA=pkcs11`. All else is the same.
+server_options=()
+case $ca in
+builtin) ;;
+pkcs11)
+    # shellcheck source=demo/softhsm.sh
+    . demo/softhsm.sh
+    server_options=(--config "$out/server.toml")
+    ;;
+*) fail "CA is builtin or pkcs11, not $ca" ;;
+esac
+
 say "The server: one binary, one data directory, and the allow-lists of policies/."
 "$muster" server --simulation "$out/sim" --data-dir "$out/data" --policies policies \
+    "${server_options[@]}" \
     --listen 127.0.0.1:0 --diagnostics-listen 127.0.0.1:0 --output json \
     >"$out/server.ready" 2>"$out/server.log" &
 ready=$(first_line "$out/server.ready")
 server=$(printf '%s' "$ready" | member join)
 pin=$(printf '%s' "$ready" | member pin)
 printf 'listens on %s, nodes trust it by %s\n' "$server" "$pin" | show
+local_command ca check | show
 
 say "1. An instance of a listed account joins. No secret was given to it."
 join "$allowed" node web
