@@ -67,6 +67,9 @@ struct RunArguments {
     /// Loopback address of health and metrics [default: 127.0.0.1:7445].
     #[arg(long, value_name = "ADDR")]
     diagnostics_listen: Option<SocketAddr>,
+    /// Address of the revocation list, plain HTTP at `/crl.der`; off unless given.
+    #[arg(long, value_name = "ADDR")]
+    crl_listen: Option<SocketAddr>,
     /// How logs are written to stderr.
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     log_format: LogFormat,
@@ -100,6 +103,7 @@ pub(super) fn run(arguments: ServerArguments, printer: Printer) -> Outcome {
         simulation: run.simulation,
         listen: run.listen,
         diagnostics_listen: run.diagnostics_listen,
+        crl_listen: run.crl_listen,
     };
     let config = Config::load(run.config.as_deref(), flags)
         .map_err(|error| Failure::new(Code::ConfigurationInvalid, error.to_string()))?;

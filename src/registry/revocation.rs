@@ -6,9 +6,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use super::{Enrollment, Issue, Registry, decode, put};
+use super::{ATTEMPTS, Enrollment, Issue, Registry, decode, put};
 use crate::domain::{Serial, Timestamp};
-use crate::store::{Key, Put, StoreUnavailable};
+use crate::store::{CommitError, Condition, Key, Put, StoreUnavailable, Transaction};
 
 const PREFIX: &str = "revoked/";
 
@@ -43,6 +43,27 @@ impl Registry {
     /// Waits until the revoked certificates may have changed.
     pub async fn revocations_changed(&self) {
         self.revocations.0.notified().await;
+    }
+
+    /// A number for the next list, higher than that of every list before it.
+    pub async fn next_list_number(&self) -> Result<u64, StoreUnavailable> {
+        let key = Key::new(["crl", "number"]);
+        for _ in 0..ATTEMPTS {
+            let last = self.read::<u64>(&key).await?;
+            let number = last.map_or(0, |(last, _)| last).saturating_add(1);
+            let unchanged = match last {
+                Some((_, version)) => Condition::Unchanged(key.clone(), version),
+                None => Condition::Absent(key.clone()),
+            };
+            let (conditions, puts) = (vec![unchanged], vec![put(&key, &number)?]);
+            let transaction = Transaction { conditions, puts, ..Transaction::default() };
+            match self.store.commit(transaction).await {
+                Ok(_) => return Ok(number),
+                Err(CommitError::Conflict(_)) => {}
+                Err(CommitError::Unavailable(error)) => return Err(error),
+            }
+        }
+        Err(StoreUnavailable("the number of the revocation list keeps changing".to_owned()))
     }
 
     /// Every certificate that has not ended and is worth nothing: those that were taken over, and

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::authority::{Backend, CaSection};
@@ -28,6 +29,7 @@ pub struct ConfigFile {
     policies: Option<PathBuf>,
     listen: ListenSection,
     diagnostics: DiagnosticsSection,
+    crl: CrlSection,
     aws: AwsSection,
     ca: CaSection,
     audit: AuditSection,
@@ -42,6 +44,13 @@ struct ListenSection {
     dns_names: Vec<String>,
     connections_max: Option<usize>,
     handshakes_max: Option<usize>,
+    proxy_protocol_from: Vec<IpNet>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct CrlSection {
+    address: Option<SocketAddr>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -72,6 +81,8 @@ pub struct Overrides {
     pub listen: Option<SocketAddr>,
     /// `--diagnostics-listen`.
     pub diagnostics_listen: Option<SocketAddr>,
+    /// `--crl-listen`.
+    pub crl_listen: Option<SocketAddr>,
 }
 
 /// Everything that a server needs to know before it starts.
@@ -95,8 +106,12 @@ pub struct Config {
     pub connections_max: usize,
     /// Of these, how many may be within their TLS handshake or before their first request.
     pub handshakes_max: usize,
+    /// TCP balancers: their connections begin with a PROXY protocol header.
+    pub proxy_protocol_from: Vec<IpNet>,
     /// Health and metrics.
     pub diagnostics_listen: SocketAddr,
+    /// The revocation list; nowhere, if none.
+    pub crl_listen: Option<SocketAddr>,
     /// More region certificates.
     pub certificates_dir: Option<PathBuf>,
     /// How AWS is reached.
@@ -175,7 +190,9 @@ impl Config {
             dns_names: file.listen.dns_names,
             connections_max,
             handshakes_max,
+            proxy_protocol_from: file.listen.proxy_protocol_from,
             diagnostics_listen,
+            crl_listen: flags.crl_listen.or(file.crl.address),
             certificates_dir: file.aws.certificates_dir,
             cloud,
             ca_backend: file.ca.backend().map_err(InvalidConfig)?,

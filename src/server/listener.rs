@@ -20,6 +20,7 @@ use tonic::service::Routes;
 use tracing::{debug, warn};
 
 use super::metrics::Metrics;
+use super::proxy_protocol::Balancers;
 use crate::proto::channel;
 
 /// A handshake that takes longer is of nobody who wants to join.
@@ -66,10 +67,12 @@ pub(super) async fn serve(
     tls: Arc<ServerConfig>,
     routes: Routes,
     limits: Limits,
+    balancers: Balancers,
     metrics: Arc<Metrics>,
     mut stop: watch::Receiver<bool>,
 ) {
     let acceptor = TlsAcceptor::from(tls);
+    let balancers = Arc::new(balancers);
     let connections = Arc::new(Semaphore::new(limits.connections));
     let half_open = Arc::new(HalfOpen::new(limits.handshakes));
     let mut tasks = JoinSet::new();
@@ -98,6 +101,7 @@ pub(super) async fn serve(
         let connection = serve_connection(
             stream,
             peer,
+            Arc::clone(&balancers),
             acceptor.clone(),
             routes.clone(),
             Arc::clone(&half_open),
@@ -116,8 +120,9 @@ pub(super) async fn serve(
 
 #[expect(clippy::too_many_arguments, reason = "each is one thing that the connection needs")]
 async fn serve_connection(
-    stream: TcpStream,
-    peer: SocketAddr,
+    mut stream: TcpStream,
+    accepted_from: SocketAddr,
+    balancers: Arc<Balancers>,
     acceptor: TlsAcceptor,
     routes: Routes,
     half_open: Arc<HalfOpen>,
@@ -128,13 +133,16 @@ async fn serve_connection(
     let arrival = Arc::new(Arrival { half_open, id, asked: Notify::new() });
     // Small messages that wait for each other: Nagle's algorithm would add 40 ms to each.
     if let Err(error) = stream.set_nodelay(true) {
-        return debug!(peer = %peer, error = %error, "the peer is gone");
+        return debug!(peer = %accepted_from, error = %error, "the peer is gone");
     }
-    let handshake = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
-    let stream = match handshake {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return debug!(peer = %peer, error = %error, "handshake failed"),
-        Err(_) => return debug!(peer = %peer, "handshake timed out"),
+    let handshake = timeout(HANDSHAKE_TIMEOUT, async {
+        let peer = balancers.peer_of(&mut stream, accepted_from).await?;
+        acceptor.accept(stream).await.map(|stream| (stream, peer))
+    });
+    let (stream, peer) = match handshake.await {
+        Ok(Ok(shaken)) => shaken,
+        Ok(Err(error)) => return debug!(peer = %accepted_from, error = %error, "handshake failed"),
+        Err(_) => return debug!(peer = %accepted_from, "handshake timed out"),
     };
     let Some(connection) = describe(&stream, peer) else { return };
     let served = serve_http(stream, connection, arrival, routes, stop);

@@ -11,7 +11,7 @@ use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 
 use super::exchange::Kind;
 use crate::aws::{CallCounts, CallStatistics};
@@ -45,6 +45,12 @@ pub(super) struct Metrics {
     pub(super) policy_reload_failed: Gauge,
     /// Ends of certificates, seconds since 1970.
     pub(super) listener_not_after: Gauge,
+    /// 1 while the revocation list is not as it should be.
+    pub(super) crl_failed: Gauge,
+    /// Certificates on it.
+    pub(super) crl_entries: Gauge,
+    /// When it ends, seconds since 1970.
+    pub(super) crl_next_update: Gauge,
     /// 1 while the clock is behind what it has said before: nothing is issued.
     pub(super) clock_is_behind: Gauge,
     /// Refusals that were only counted.
@@ -61,39 +67,44 @@ impl Metrics {
         registry.register("renewals", "Finished renewals by method and code", renewals.clone());
         let join_seconds = Histogram::new(exponential_buckets(0.001, 2.0, 14));
         registry.register("join_seconds", "Time of a join", join_seconds.clone());
-        let connections = Counter::default();
-        registry.register("connections", "Accepted connections", connections.clone());
-        let connections_refused = Counter::default();
-        registry.register(
+        let connections = registered(&mut registry, "connections", "Accepted connections");
+        let connections_refused = registered(
+            &mut registry,
             "connections_refused",
             "Connections closed because there were too many",
-            connections_refused.clone(),
         );
-        let policies = Gauge::default();
-        registry.register("policies", "Join policies in force", policies.clone());
-        let policy_reload_failed = Gauge::default();
-        registry.register(
+        let policies = registered(&mut registry, "policies", "Join policies in force");
+        let policy_reload_failed = registered(
+            &mut registry,
             "policy_reload_failed",
             "1 while the policy files are broken and the set before them stays in force",
-            policy_reload_failed.clone(),
         );
-        let listener_not_after = Gauge::default();
-        registry.register(
+        let listener_not_after = registered(
+            &mut registry,
             "listener_not_after_seconds",
             "End of the listener's certificate, seconds since 1970",
-            listener_not_after.clone(),
         );
-        let clock_is_behind = Gauge::default();
-        registry.register(
+        let crl_failed = registered(
+            &mut registry,
+            "crl_failed",
+            "1 while the revocation list could not be made anew",
+        );
+        let crl_entries =
+            registered(&mut registry, "crl_entries", "Certificates on the revocation list");
+        let crl_next_update = registered(
+            &mut registry,
+            "crl_next_update_seconds",
+            "End of the revocation list, seconds since 1970",
+        );
+        let clock_is_behind = registered(
+            &mut registry,
             "clock_is_behind",
             "1 while the clock is behind what it has said before, so that nothing is issued",
-            clock_is_behind.clone(),
         );
-        let audit_counted = Gauge::default();
-        registry.register(
+        let audit_counted = registered(
+            &mut registry,
             "audit_counted",
             "Refusals that were counted without a record of their own",
-            audit_counted.clone(),
         );
         registry.register_collector(Box::new(CloudCollector(calls)));
         Self {
@@ -106,6 +117,9 @@ impl Metrics {
             policies,
             policy_reload_failed,
             listener_not_after,
+            crl_failed,
+            crl_entries,
+            crl_next_update,
             clock_is_behind,
             audit_counted,
         }
@@ -127,6 +141,13 @@ impl Metrics {
         let _complete = encode(&mut text, &self.registry);
         text
     }
+}
+
+/// A new metric, in the registry.
+fn registered<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
 }
 
 /// Calls to AWS, read where they are counted.

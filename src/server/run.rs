@@ -25,7 +25,9 @@ use super::local::{self, Local};
 use super::metrics::Metrics;
 use super::policies;
 use super::policy_directory;
+use super::proxy_protocol::Balancers;
 use super::reload::{self, Reloader};
+use super::revocation::{self, Publisher};
 use super::tasks;
 use super::tls::{self, ListenerCertificates, NodeCertificates, UnusableTls};
 use crate::audit::{Audit, Class, Outcome, Record};
@@ -109,6 +111,9 @@ pub struct Ready {
     pub trust_domain: TrustDomain,
     /// What nodes pin.
     pub pin: String,
+    /// The revocation list, if it is served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crl: Option<SocketAddr>,
     /// Where state is kept.
     pub data_dir: PathBuf,
     /// The policy set in force.
@@ -175,6 +180,7 @@ struct Foundation {
 struct Listeners {
     join: (TcpListener, SocketAddr),
     diagnostics: (TcpListener, SocketAddr),
+    crl: Option<(TcpListener, SocketAddr)>,
     local: UnixListener,
 }
 
@@ -194,6 +200,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         ready: true,
         join: listeners.join.1,
         diagnostics: listeners.diagnostics.1,
+        crl: listeners.crl.as_ref().map(|(_, address)| *address),
         trust_domain: foundation.data.trust_domain().clone(),
         pin: format!("sha256:{}", foundation.authorities.join_root.key()),
         data_dir: config.data_dir.clone(),
@@ -294,6 +301,10 @@ async fn open_listeners(config: &Config, data: &DataDirectory) -> Result<Listene
     Ok(Listeners {
         join: bind(config.listen).await?,
         diagnostics: bind(config.diagnostics_listen).await?,
+        crl: match config.crl_listen {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        },
         local,
     })
 }
@@ -310,12 +321,14 @@ async fn spawn_services(
     let nodes = NodeCertificates::new(&anchors, foundation.joins.clock.clone())?;
     let tls = tls::server_config(Arc::clone(certificates), nodes)?;
     let limits = Limits { connections: config.connections_max, handshakes: config.handshakes_max };
+    let balancers = Balancers::new(config.proxy_protocol_from.clone());
     let metrics = &foundation.metrics;
     running.spawn(listener::serve(
         listeners.join.0,
         tls,
         routes(&foundation.joins, metrics, config.cloud.wants_fips()).await,
         limits,
+        balancers,
         Arc::clone(metrics),
         stopped.clone(),
     ));
@@ -346,7 +359,25 @@ async fn spawn_services(
     });
     running.spawn(local::serve(listeners.local, commands, stopped.clone()));
     running.spawn(Arc::clone(&foundation.reloader).run(stopped.clone()));
+    spawn_revocation_list(running, foundation, listeners.crl, stopped).await;
     Ok(())
+}
+
+/// The list stands before the server is ready: a lock of before is heard from the first moment (T29).
+async fn spawn_revocation_list(
+    running: &mut JoinSet<()>,
+    foundation: &Foundation,
+    listener: Option<(TcpListener, SocketAddr)>,
+    stopped: &watch::Receiver<bool>,
+) {
+    let path = foundation.data.path().join("crl.der");
+    let (joins, metrics) = (Arc::clone(&foundation.joins), Arc::clone(&foundation.metrics));
+    let publisher = Arc::new(Publisher::new(joins, metrics, path));
+    publisher.publish().await;
+    if let Some((listener, _)) = listener {
+        running.spawn(revocation::serve(listener, Arc::clone(&publisher), stopped.clone()));
+    }
+    running.spawn(publisher.run(stopped.clone()));
 }
 
 fn warning(config: &Config) -> Option<&'static str> {

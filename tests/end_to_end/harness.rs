@@ -108,6 +108,12 @@ impl Process {
         fs::read_to_string(&self.log).unwrap()
     }
 
+    /// Ends it as a power cut would.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
@@ -183,6 +189,13 @@ impl Site {
         let command = change(server_command(mortal(Path::new(MUSTER)), directory.path()));
         let server = Process::start(command, &directory.path().join("server.log"));
         Self { server, simulator, directory }
+    }
+
+    /// Stops the server at once and starts it again on the same data.
+    pub(crate) fn restart(&mut self, change: impl FnOnce(Command) -> Command) {
+        self.server.kill();
+        let command = change(server_command(mortal(Path::new(MUSTER)), self.directory.path()));
+        self.server = Process::start(command, &self.path("server.log"));
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -11,6 +11,7 @@ mod harness;
 mod patience;
 mod policies;
 mod reload;
+mod revocation;
 mod secrets;
 #[path = "../support/softhsm.rs"]
 mod softhsm;
