@@ -13,7 +13,7 @@ use super::local::text;
 use super::{Exit, Failure, Outcome, Printer, runtime};
 use crate::agent::{JoinOptions, join};
 use crate::aws::Imds;
-use crate::client::{Endpoint, ServerTrust};
+use crate::client::{Endpoint, ServerTrust, parse_pin};
 use crate::clock::Clock;
 use crate::domain::{Code, KeyDigest, Lifetime};
 
@@ -109,10 +109,4 @@ fn trust(arguments: &JoinArguments) -> Result<ServerTrust, Failure> {
         return Err(unreadable("no certificate in it".to_owned()));
     }
     Ok(ServerTrust::Roots(roots))
-}
-
-fn parse_pin(text: &str) -> Result<KeyDigest, String> {
-    text.strip_prefix("sha256:")
-        .and_then(|digits| digits.parse().ok())
-        .ok_or_else(|| "a pin is `sha256:` and 64 lower-case hexadecimal digits".to_owned())
 }

@@ -1,38 +1,32 @@
-//! The Rust client of the join protocol: one connection, one join.
+//! The Rust client of the join protocol: one connection, one join or one renewal.
 
+mod connect;
 mod trust;
 
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::client::conn::http2::SendRequest;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, version};
-use tokio::net::TcpStream;
+use rustls::pki_types::CertificateDer;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
+use tonic::{Status, Streaming};
 use tonic_types::StatusExt;
 
-use crate::domain::{Code, KeyBinding, PublicKey, Purpose, Timestamp, pop_message};
-use crate::proto::join_request::Step as Sent;
-use crate::proto::join_response::Step as Answered;
+use crate::domain::{Code, KeyBinding, PublicKey, Purpose, Timestamp, TrustDomain, pop_message};
 use crate::proto::join_service_client::JoinServiceClient;
+use crate::proto::node_service_client::NodeServiceClient;
 use crate::proto::{
-    Challenge, Evidence, GetTrustBundleRequest, JoinRequest, JoinResult, JoinStart, channel,
-    provider,
+    Challenge, Evidence, GetTrustBundleRequest, JoinRequest, JoinResponse, JoinResult, JoinStart,
+    RenewRequest, RenewResponse, RenewStart, join_request, join_response, renew_request,
+    renew_response,
 };
+use connect::{Alert, Http2, connect};
 
-pub use trust::{Endpoint, InvalidEndpoint, ServerTrust};
+pub use connect::{ClientIdentity, Contact};
+pub use trust::{Endpoint, InvalidEndpoint, InvalidPin, ServerTrust, parse_pin, trust_domain_of};
 
 /// How long TCP and TLS may take, and after that one whole join, or the trust bundle.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-const ADDRESS_TIMEOUT: Duration = Duration::from_secs(3);
 const JOIN_TIMEOUT: Duration = Duration::from_mins(1);
 const BUNDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest answer: a chain, anchors and a record.
@@ -88,11 +82,12 @@ pub trait Attester {
 
 /// What a node asks with.
 pub struct Request<'a> {
-    /// The policy's name; empty if the server may choose the only one.
+    /// The policy's name. At a join it may be empty: the server chooses the only one. At a renewal
+    /// it is that of the node's record.
     pub policy: &'a str,
     /// The join method.
     pub method: &'a str,
-    /// The node's key.
+    /// The node's key; at a renewal the next one.
     pub public_key: &'a PublicKey,
     /// Unverified text for the server's log.
     pub facts: &'a str,
@@ -100,8 +95,11 @@ pub struct Request<'a> {
 
 /// An authenticated connection to a join server.
 pub struct Connection {
-    client: JoinServiceClient<Http2>,
+    http2: Http2,
+    origin: http::Uri,
     channel: [u8; 32],
+    trust_domain: Option<TrustDomain>,
+    alert: Option<Alert>,
 }
 
 impl std::fmt::Debug for Connection {
@@ -113,10 +111,21 @@ impl std::fmt::Debug for Connection {
 impl Connection {
     /// Connects and authenticates the server; nothing of the node is sent before that.
     pub async fn open(endpoint: &Endpoint, trust: &ServerTrust) -> Result<Self, JoinError> {
-        let connected = timeout(CONNECT_TIMEOUT, connect(endpoint, trust)).await;
+        Self::to(&Contact { endpoint, trust, trust_domain: None, identity: None }).await
+    }
+
+    /// Likewise, with what the node knows of the server and shows to it.
+    pub async fn to(contact: &Contact<'_>) -> Result<Self, JoinError> {
+        let connected = timeout(CONNECT_TIMEOUT, connect(contact)).await;
         connected.unwrap_or_else(|_| {
-            Err(JoinError::new(Code::ServerUnreachable, format!("{endpoint} did not answer")))
+            let silent = format!("{} did not answer", contact.endpoint);
+            Err(JoinError::new(Code::ServerUnreachable, silent))
         })
+    }
+
+    /// The trust domain that the server's certificate names; none if it is a public one.
+    pub fn trust_domain(&self) -> Option<&TrustDomain> {
+        self.trust_domain.as_ref()
     }
 
     /// Joins. `attester` answers the challenge.
@@ -125,15 +134,51 @@ impl Connection {
         request: &Request<'_>,
         attester: &impl Attester,
     ) -> Result<JoinResult, JoinError> {
-        timeout(JOIN_TIMEOUT, self.exchange(request, attester)).await.unwrap_or_else(|_| {
-            Err(JoinError::new(Code::TimedOut, "the server did not finish the join in time"))
+        let start = join_request::Step::Start(JoinStart {
+            policy: request.policy.to_owned(),
+            method: request.method.to_owned(),
+            public_key: request.public_key.spki_der().to_vec(),
+            facts: request.facts.to_owned(),
+        });
+        let mut client = JoinServiceClient::with_origin(self.http2.clone(), self.origin.clone())
+            .max_decoding_message_size(ANSWER_BYTES_MAX);
+        self.in_time(async {
+            let (messages, stream) = mpsc::channel(2);
+            send(&messages, JoinRequest { step: Some(start) }).await?;
+            let answers = client.join(ReceiverStream::new(stream)).await;
+            let answers = answers.map_err(|status| refused(&status))?.into_inner();
+            self.converse(Purpose::Join, request, attester, &messages, answers).await
         })
+        .await
+    }
+
+    /// Renews, over a connection on which the node has shown its certificate.
+    pub async fn renew(
+        self,
+        request: &Request<'_>,
+        attester: &impl Attester,
+    ) -> Result<JoinResult, JoinError> {
+        let start = renew_request::Step::Start(RenewStart {
+            public_key: request.public_key.spki_der().to_vec(),
+            facts: request.facts.to_owned(),
+        });
+        let mut client = NodeServiceClient::with_origin(self.http2.clone(), self.origin.clone())
+            .max_decoding_message_size(ANSWER_BYTES_MAX);
+        self.in_time(async {
+            let (messages, stream) = mpsc::channel(2);
+            send(&messages, RenewRequest { step: Some(start) }).await?;
+            let answers = client.renew(ReceiverStream::new(stream)).await;
+            let answers = answers.map_err(|status| refused(&status))?.into_inner();
+            self.converse(Purpose::Renew, request, attester, &messages, answers).await
+        })
+        .await
     }
 
     /// Reads the node CA's trust anchors.
     pub async fn trust_bundle(&mut self) -> Result<Vec<CertificateDer<'static>>, JoinError> {
-        let answer =
-            timeout(BUNDLE_TIMEOUT, self.client.get_trust_bundle(GetTrustBundleRequest {}));
+        let mut client = JoinServiceClient::with_origin(self.http2.clone(), self.origin.clone())
+            .max_decoding_message_size(ANSWER_BYTES_MAX);
+        let answer = timeout(BUNDLE_TIMEOUT, client.get_trust_bundle(GetTrustBundleRequest {}));
         let answer = answer.await.map_err(|_| {
             JoinError::new(Code::TimedOut, "the server did not send the trust bundle in time")
         })?;
@@ -141,29 +186,39 @@ impl Connection {
         Ok(bundle.into_iter().map(CertificateDer::from).collect())
     }
 
-    async fn exchange(
-        mut self,
+    /// Bounds an exchange, and says it if it failed because of the certificate that the node showed.
+    async fn in_time(
+        &self,
+        exchange: impl Future<Output = Result<JoinResult, JoinError>>,
+    ) -> Result<JoinResult, JoinError> {
+        let answer = timeout(JOIN_TIMEOUT, exchange).await.unwrap_or_else(|_| {
+            Err(JoinError::new(Code::TimedOut, "the server did not finish the exchange in time"))
+        });
+        match (answer, self.alert.as_ref().and_then(|alert| alert.get())) {
+            (Err(_), Some(alert)) => Err(JoinError::new(
+                Code::CertificateRequired,
+                format!("the server does not accept the node's certificate ({alert:?})"),
+            )),
+            (answer, _) => answer,
+        }
+    }
+
+    /// What both streams have in common: the challenge, its answer, the result.
+    async fn converse<Question: From<Evidence>, Answer: Into<Option<Answered>>>(
+        &self,
+        purpose: Purpose,
         request: &Request<'_>,
         attester: &impl Attester,
+        messages: &mpsc::Sender<Question>,
+        mut answers: Streaming<Answer>,
     ) -> Result<JoinResult, JoinError> {
-        let (messages, stream) = mpsc::channel(2);
-        let start = JoinStart {
-            policy: request.policy.to_owned(),
-            method: request.method.to_owned(),
-            public_key: request.public_key.spki_der().to_vec(),
-            facts: request.facts.to_owned(),
-        };
-        send(&messages, Sent::Start(start)).await?;
-        let stream = ReceiverStream::new(stream);
-        let mut answers =
-            self.client.join(stream).await.map_err(|status| refused(&status))?.into_inner();
         let challenge = match next(&mut answers).await? {
             Answered::Challenge(challenge) => challenge,
             Answered::Result(_) => return Err(protocol("a result came before the challenge")),
         };
         let nonce = nonce_of(&challenge)?;
         let binding = KeyBinding::new(
-            Purpose::Join,
+            purpose,
             &self.channel,
             &nonce,
             request.method,
@@ -178,11 +233,47 @@ impl Connection {
         let evidence = attester.evidence(&challenged)?;
         let pop = attester.sign(&pop_message(&binding, &evidence))?;
         let evidence = Evidence { evidence, pop, csr: Vec::new() };
-        send(&messages, Sent::Evidence(evidence)).await?;
+        send(messages, Question::from(evidence)).await?;
         match next(&mut answers).await? {
             Answered::Result(result) => Ok(result),
             Answered::Challenge(_) => Err(protocol("a second challenge came")),
         }
+    }
+}
+
+/// What comes on either stream.
+enum Answered {
+    Challenge(Challenge),
+    Result(JoinResult),
+}
+
+impl From<JoinResponse> for Option<Answered> {
+    fn from(response: JoinResponse) -> Self {
+        response.step.map(|step| match step {
+            join_response::Step::Challenge(challenge) => Answered::Challenge(challenge),
+            join_response::Step::Result(result) => Answered::Result(result),
+        })
+    }
+}
+
+impl From<RenewResponse> for Option<Answered> {
+    fn from(response: RenewResponse) -> Self {
+        response.step.map(|step| match step {
+            renew_response::Step::Challenge(challenge) => Answered::Challenge(challenge),
+            renew_response::Step::Result(result) => Answered::Result(result),
+        })
+    }
+}
+
+impl From<Evidence> for JoinRequest {
+    fn from(evidence: Evidence) -> Self {
+        Self { step: Some(join_request::Step::Evidence(evidence)) }
+    }
+}
+
+impl From<Evidence> for RenewRequest {
+    fn from(evidence: Evidence) -> Self {
+        Self { step: Some(renew_request::Step::Evidence(evidence)) }
     }
 }
 
@@ -196,99 +287,20 @@ fn nonce_of(challenge: &Challenge) -> Result<[u8; 32], JoinError> {
     nonce.map_err(|_| protocol("the nonce is not 32 bytes"))
 }
 
-async fn connect(endpoint: &Endpoint, trust: &ServerTrust) -> Result<Connection, JoinError> {
-    let unreachable = |error: std::io::Error| {
-        JoinError::new(Code::ServerUnreachable, format!("cannot reach {endpoint}: {error}"))
-    };
-    let tcp = connect_tcp(endpoint).await.map_err(unreachable)?;
-    // Small messages that wait for each other: Nagle's algorithm would add 40 ms to each.
-    tcp.set_nodelay(true).map_err(unreachable)?;
-    let tls = TlsConnector::from(Arc::new(client_config(endpoint, trust)?))
-        .connect(endpoint.server_name()?, tcp)
-        .await
-        .map_err(|error| handshake_error(endpoint, &error))?;
-    let channel = channel(tls.get_ref().1)
-        .map_err(|error| protocol(&format!("no channel binding: {error}")))?;
-    let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .max_header_list_size(16 * 1024)
-        .handshake(TokioIo::new(tls))
-        .await
-        .map_err(|error| JoinError::new(Code::ServerUnreachable, error.to_string()))?;
-    tokio::spawn(connection);
-    let client = JoinServiceClient::with_origin(Http2(sender), endpoint.origin()?)
-        .max_decoding_message_size(ANSWER_BYTES_MAX);
-    Ok(Connection { client, channel })
-}
-
-/// Tries each address of the name for a while, so that one that swallows packets (IPv6 without a
-/// route, a dead replica) does not use up the time of the others.
-async fn connect_tcp(endpoint: &Endpoint) -> std::io::Result<TcpStream> {
-    let mut last = std::io::Error::other("the name has no address");
-    for address in tokio::net::lookup_host(endpoint.address()).await? {
-        match timeout(ADDRESS_TIMEOUT, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => last = error,
-            Err(_) => last = std::io::Error::other(format!("{address} did not answer")),
-        }
-    }
-    Err(last)
-}
-
-fn client_config(endpoint: &Endpoint, trust: &ServerTrust) -> Result<ClientConfig, JoinError> {
-    let provider = Arc::new(provider());
-    let verifier = trust.verifier(endpoint, Arc::clone(&provider))?;
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&version::TLS13])
-        .map_err(|error| protocol(&error.to_string()))?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
-    config.resumption = rustls::client::Resumption::disabled();
-    // The server shows its public certificate to those who name it, and its own to the others.
-    config.enable_sni = matches!(trust, ServerTrust::SystemRoots);
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(config)
-}
-
-/// One HTTP/2 connection as a service.
-#[derive(Clone)]
-struct Http2(SendRequest<tonic::body::Body>);
-
-impl tower_service::Service<http::Request<tonic::body::Body>> for Http2 {
-    type Response = http::Response<hyper::body::Incoming>;
-    type Error = hyper::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.0.poll_ready(context)
-    }
-
-    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
-        Box::pin(self.0.send_request(request))
-    }
-}
-
-fn handshake_error(endpoint: &Endpoint, error: &std::io::Error) -> JoinError {
-    let is_about_trust = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-        .is_some_and(|error| matches!(error, rustls::Error::InvalidCertificate(_)));
-    let code = if is_about_trust { Code::ServerUntrusted } else { Code::ServerUnreachable };
-    JoinError::new(code, format!("{endpoint}: {error}"))
-}
-
-async fn send(messages: &mpsc::Sender<JoinRequest>, step: Sent) -> Result<(), JoinError> {
-    let sent = messages.send(JoinRequest { step: Some(step) }).await;
+async fn send<Question>(
+    messages: &mpsc::Sender<Question>,
+    question: Question,
+) -> Result<(), JoinError> {
+    let sent = messages.send(question).await;
     sent.map_err(|_| JoinError::new(Code::ServerUnreachable, "the connection was closed"))
 }
 
-async fn next(
-    answers: &mut tonic::Streaming<crate::proto::JoinResponse>,
+async fn next<Answer: Into<Option<Answered>>>(
+    answers: &mut Streaming<Answer>,
 ) -> Result<Answered, JoinError> {
     let answer = answers.message().await.map_err(|status| refused(&status))?;
     answer
-        .and_then(|answer| answer.step)
+        .and_then(Into::into)
         .ok_or_else(|| JoinError::new(Code::ServerUnreachable, "the server ended the stream"))
 }
 
@@ -318,17 +330,6 @@ fn refused(status: &Status) -> JoinError {
 /// Text from outside as it may stand in a terminal.
 fn printable(text: &str) -> String {
     text.chars().take(500).map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-impl Endpoint {
-    fn server_name(&self) -> Result<ServerName<'static>, JoinError> {
-        ServerName::try_from(self.host().to_owned())
-            .map_err(|_| protocol("the server's name is neither a DNS name nor an address"))
-    }
-
-    fn origin(&self) -> Result<http::Uri, JoinError> {
-        format!("https://{self}").parse().map_err(|_| protocol("the server's name is no authority"))
-    }
 }
 
 #[cfg(test)]

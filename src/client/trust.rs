@@ -11,11 +11,13 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
+};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
 use super::JoinError;
-use crate::domain::{Code, KeyDigest, SpiffeId, TrustDomain};
+use crate::domain::{Code, KeyDigest, TrustDomain};
 
 /// The longest chain that is looked at.
 const CHAIN_LENGTH_MAX: usize = 8;
@@ -75,6 +77,16 @@ impl fmt::Display for Endpoint {
     }
 }
 
+/// Text that is no pin.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a pin is `sha256:` and 64 lower-case hexadecimal digits")]
+pub struct InvalidPin;
+
+/// Reads a pin of the join root, as the server prints it.
+pub fn parse_pin(text: &str) -> Result<KeyDigest, InvalidPin> {
+    text.strip_prefix("sha256:").and_then(|digits| digits.parse().ok()).ok_or(InvalidPin)
+}
+
 /// How a node knows its server at first contact.
 #[derive(Debug, Clone)]
 pub enum ServerTrust {
@@ -87,15 +99,18 @@ pub enum ServerTrust {
 }
 
 impl ServerTrust {
+    /// `trust_domain` is the one that the server must be of. With public roots it plays no part:
+    /// a public certificate names none.
     pub(super) fn verifier(
         &self,
         endpoint: &Endpoint,
+        trust_domain: Option<TrustDomain>,
         provider: Arc<CryptoProvider>,
     ) -> Result<Arc<dyn ServerCertVerifier>, JoinError> {
         match self {
             Self::Pins(_) | Self::Roots(_) => {
                 let trust = self.clone();
-                Ok(Arc::new(JoinRootVerifier { trust, provider }))
+                Ok(Arc::new(JoinRootVerifier { trust, trust_domain, provider }))
             }
             Self::SystemRoots => {
                 let mut roots = RootCertStore::empty();
@@ -120,6 +135,7 @@ impl ServerTrust {
 #[derive(Debug)]
 struct JoinRootVerifier {
     trust: ServerTrust,
+    trust_domain: Option<TrustDomain>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -180,10 +196,14 @@ impl ServerCertVerifier for JoinRootVerifier {
                     UNKNOWN
                 }
             })?;
-        if is_server_id(&end_entity) {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(Error::InvalidCertificate(CertificateError::NotValidForName))
+        match (server_domain(&end_entity), &self.trust_domain) {
+            (Some(shown), Some(known)) if shown != *known => {
+                let other = format!("the server is of the trust domain {shown}, not of {known}");
+                let other = OtherError(Arc::new(std::io::Error::other(other)));
+                Err(Error::InvalidCertificate(CertificateError::Other(other)))
+            }
+            (Some(_), _) => Ok(ServerCertVerified::assertion()),
+            (None, _) => Err(Error::InvalidCertificate(CertificateError::NotValidForName)),
         }
     }
 
@@ -211,15 +231,22 @@ impl ServerCertVerifier for JoinRootVerifier {
     }
 }
 
-/// Exactly one URI, and it is a trust domain's server.
-fn is_server_id(certificate: &EndEntityCert<'_>) -> bool {
+/// The trust domain of a certificate that has exactly one URI, a SPIFFE ID.
+pub fn trust_domain_of(certificate: &CertificateDer<'_>) -> Option<TrustDomain> {
+    only_spiffe_id(&EndEntityCert::try_from(certificate).ok()?).map(|(domain, _)| domain)
+}
+
+/// The trust domain whose server this is: exactly one URI, and it is that server's.
+fn server_domain(certificate: &EndEntityCert<'_>) -> Option<TrustDomain> {
+    let (domain, id) = only_spiffe_id(certificate)?;
+    (id == domain.server_id().as_str()).then_some(domain)
+}
+
+fn only_spiffe_id<'a>(certificate: &'a EndEntityCert<'_>) -> Option<(TrustDomain, &'a str)> {
     let mut names = certificate.valid_uri_names();
-    let (Some(only), None) = (names.next(), names.next()) else { return false };
-    let domain = only
-        .strip_prefix("spiffe://")
-        .and_then(|rest| rest.split_once('/'))
-        .and_then(|(domain, _)| domain.parse::<TrustDomain>().ok());
-    domain.is_some_and(|domain| only == SpiffeId::as_str(&domain.server_id()))
+    let (Some(only), None) = (names.next(), names.next()) else { return None };
+    let (domain, _) = only.strip_prefix("spiffe://")?.split_once('/')?;
+    Some((domain.parse().ok()?, only))
 }
 
 fn spki_digest(certificate: &CertificateDer<'_>) -> Option<KeyDigest> {

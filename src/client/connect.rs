@@ -1,0 +1,262 @@
+//! The connection under a join: TCP, TLS 1.3, HTTP/2, and what the server said against our
+//! certificate.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::{AlertDescription, ClientConfig, version};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use zeroize::Zeroizing;
+
+use super::trust::trust_domain_of;
+use super::{Connection, Endpoint, JoinError, ServerTrust, protocol};
+use crate::domain::{Code, TrustDomain};
+use crate::proto::{channel, provider};
+
+/// How long each address of the server is tried.
+const ADDRESS_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A server, and what the node knows of it and shows to it.
+#[derive(Debug, Clone, Copy)]
+pub struct Contact<'a> {
+    /// Where the server is.
+    pub endpoint: &'a Endpoint,
+    /// How it is known.
+    pub trust: &'a ServerTrust,
+    /// The trust domain that it must be of, if the node has met it before.
+    pub trust_domain: Option<&'a TrustDomain>,
+    /// What the node shows, if it has a certificate.
+    pub identity: Option<&'a ClientIdentity>,
+}
+
+/// A node's certificate and key, for TLS. `Debug` shows neither.
+pub struct ClientIdentity {
+    chain: Vec<CertificateDer<'static>>,
+    key_pkcs8: Zeroizing<Vec<u8>>,
+}
+
+impl ClientIdentity {
+    /// `chain` is the leaf and then its intermediates, `key_pkcs8` the DER of the leaf's key.
+    pub fn new(chain: Vec<CertificateDer<'static>>, key_pkcs8: Zeroizing<Vec<u8>>) -> Self {
+        Self { chain, key_pkcs8 }
+    }
+
+    /// The leaf and then its intermediates.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
+    }
+}
+
+impl std::fmt::Debug for ClientIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ClientIdentity")
+    }
+}
+
+pub(super) async fn connect(contact: &Contact<'_>) -> Result<Connection, JoinError> {
+    let endpoint = contact.endpoint;
+    let unreachable = |error: io::Error| {
+        JoinError::new(Code::ServerUnreachable, format!("cannot reach {endpoint}: {error}"))
+    };
+    let tcp = connect_tcp(endpoint).await.map_err(unreachable)?;
+    // Small messages that wait for each other: Nagle's algorithm would add 40 ms to each.
+    tcp.set_nodelay(true).map_err(unreachable)?;
+    let tls = TlsConnector::from(Arc::new(client_config(contact)?))
+        .connect(endpoint.server_name()?, tcp)
+        .await
+        .map_err(|error| handshake_error(endpoint, &error))?;
+    let session = tls.get_ref().1;
+    let channel =
+        channel(session).map_err(|error| protocol(&format!("no channel binding: {error}")))?;
+    let leaf = session.peer_certificates().and_then(<[_]>::first);
+    let trust_domain = leaf.and_then(|leaf| trust_domain_of(leaf));
+    let alert = contact.identity.map(|_| Arc::default());
+    let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_header_list_size(16 * 1024)
+        .handshake(TokioIo::new(Watched { tls, alert: alert.clone() }))
+        .await
+        .map_err(|error| JoinError::new(Code::ServerUnreachable, error.to_string()))?;
+    tokio::spawn(connection);
+    Ok(Connection {
+        http2: Http2(sender),
+        origin: endpoint.origin()?,
+        channel,
+        trust_domain,
+        alert,
+    })
+}
+
+/// Tries each address of the name for a while, so that one that swallows packets (IPv6 without a
+/// route, a dead replica) does not use up the time of the others.
+async fn connect_tcp(endpoint: &Endpoint) -> io::Result<TcpStream> {
+    let mut last = io::Error::other("the name has no address");
+    for address in tokio::net::lookup_host(endpoint.address()).await? {
+        match timeout(ADDRESS_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::Error::other(format!("{address} did not answer")),
+        }
+    }
+    Err(last)
+}
+
+fn client_config(contact: &Contact<'_>) -> Result<ClientConfig, JoinError> {
+    let provider = Arc::new(provider());
+    let verifier = contact.trust.verifier(
+        contact.endpoint,
+        contact.trust_domain.cloned(),
+        Arc::clone(&provider),
+    )?;
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&version::TLS13])
+        .map_err(|error| protocol(&error.to_string()))?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match contact.identity {
+        None => config.with_no_client_auth(),
+        Some(ClientIdentity { chain, key_pkcs8 }) => {
+            let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key_pkcs8.to_vec()));
+            config.with_client_auth_cert(chain.clone(), key).map_err(|error| {
+                let problem = format!("the node's own certificate cannot be shown: {error}");
+                JoinError::new(Code::CertificateRequired, problem)
+            })?
+        }
+    };
+    config.resumption = rustls::client::Resumption::disabled();
+    // The server shows its public certificate to those who name it, and its own to the others.
+    config.enable_sni = matches!(contact.trust, ServerTrust::SystemRoots);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}
+
+fn handshake_error(endpoint: &Endpoint, error: &io::Error) -> JoinError {
+    let is_about_trust =
+        tls_error(error).is_some_and(|error| matches!(error, rustls::Error::InvalidCertificate(_)));
+    let code = if is_about_trust { Code::ServerUntrusted } else { Code::ServerUnreachable };
+    JoinError::new(code, format!("{endpoint}: {error}"))
+}
+
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// One HTTP/2 connection as a service.
+#[derive(Clone)]
+pub(super) struct Http2(SendRequest<tonic::body::Body>);
+
+impl tower_service::Service<http::Request<tonic::body::Body>> for Http2 {
+    type Response = http::Response<hyper::body::Incoming>;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
+        Box::pin(self.0.send_request(request))
+    }
+}
+
+/// What the server said against the node's certificate, as soon as it says it.
+///
+/// In TLS 1.3 the client is done before the server has looked at its certificate, so a refusal comes
+/// as an alert in place of the first data. HTTP/2 keeps only its text; here the alert is kept itself.
+pub(super) type Alert = Arc<OnceLock<AlertDescription>>;
+
+/// A TLS stream that notes an alert about the node's certificate.
+struct Watched {
+    tls: TlsStream<TcpStream>,
+    /// Nothing if the node shows no certificate: then no alert is about it.
+    alert: Option<Alert>,
+}
+
+impl Watched {
+    fn note(&self, error: &io::Error) {
+        let Some(noted) = &self.alert else { return };
+        if let Some(rustls::Error::AlertReceived(alert)) = tls_error(error)
+            && is_about_certificate(*alert)
+        {
+            let _first = noted.set(*alert);
+        }
+    }
+
+    /// After a write that failed: what the server sent before it closed may say why.
+    fn note_last_words(&mut self, context: &mut Context<'_>, failed: &io::Error) {
+        self.note(failed);
+        let mut scratch = [0; 256];
+        let mut buffer = ReadBuf::new(&mut scratch);
+        let read = Pin::new(&mut self.tls).poll_read(context, &mut buffer);
+        if let Poll::Ready(Err(error)) = read {
+            self.note(&error);
+        }
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = ready!(Pin::new(&mut self.tls).poll_read(context, buffer));
+        Poll::Ready(read.inspect_err(|error| self.note(error)))
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.tls).poll_write(context, bytes));
+        Poll::Ready(written.inspect_err(|error| self.note_last_words(context, error)))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = ready!(Pin::new(&mut self.tls).poll_flush(context));
+        Poll::Ready(flushed.inspect_err(|error| self.note_last_words(context, error)))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_shutdown(context)
+    }
+}
+
+/// The alerts of RFC 8446, section 6.2, that a server sends when it does not take a certificate.
+fn is_about_certificate(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+            | AlertDescription::CertificateRequired
+    )
+}
+
+impl Endpoint {
+    fn server_name(&self) -> Result<ServerName<'static>, JoinError> {
+        ServerName::try_from(self.host().to_owned())
+            .map_err(|_| protocol("the server's name is neither a DNS name nor an address"))
+    }
+
+    fn origin(&self) -> Result<http::Uri, JoinError> {
+        format!("https://{self}").parse().map_err(|_| protocol("the server's name is no authority"))
+    }
+}
