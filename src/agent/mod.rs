@@ -1,7 +1,9 @@
-//! The node side: gather evidence, join, keep the result on disk.
+//! The node side: gather evidence, join, renew, keep the result on disk.
 
+mod attempt;
 mod attester;
 mod join;
+mod outside;
 mod state;
 
 pub use join::{JoinOptions, join};

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use zeroize::Zeroize;
 
 use super::{Json, TemporaryCredentials};
-use crate::domain::{Code, InstanceId, Region};
+use crate::domain::{Code, InstanceId, Region, Timestamp};
 
 /// The link-local address of every instance; `[fd00:ec2::254]` is the one for IPv6.
 const DEFAULT_HOST: &str = "169.254.169.254";
@@ -195,12 +195,27 @@ impl ImdsSession<'_> {
         if let Ok(text) = self.read(REGION_PATH).await {
             return text.trim().parse().map_err(|_| unreadable(REGION_PATH));
         }
+        let region = self.member_of_plain_document("region").await?;
+        region.and_then(|region| region.parse().ok()).ok_or_else(|| unreadable(PLAIN_DOCUMENT_PATH))
+    }
+
+    /// Since when the instance runs: another time after each stop and start. Nobody believes it, the
+    /// caller keeps its own books with it. Nothing if the service does not say, as stand-ins for it
+    /// often do.
+    pub async fn pending_time(&self) -> Option<Timestamp> {
+        self.member_of_plain_document("pendingTime").await.ok()??.parse().ok()
+    }
+
+    async fn member_of_plain_document(
+        &self,
+        name: &str,
+    ) -> Result<Option<String>, MetadataUnavailable> {
         let text = self.read(PLAIN_DOCUMENT_PATH).await?;
         let members = Json::parse(text.as_bytes()).ok().and_then(Json::into_object);
-        match members.unwrap_or_default().remove("region") {
-            Some(Json::Text(region)) => region.parse().map_err(|_| unreadable(PLAIN_DOCUMENT_PATH)),
-            _ => Err(unreadable(PLAIN_DOCUMENT_PATH)),
-        }
+        Ok(match members.unwrap_or_default().remove(name) {
+            Some(Json::Text(text)) => Some(text),
+            _ => None,
+        })
     }
 
     async fn read(&self, path: &str) -> Result<String, MetadataUnavailable> {
@@ -332,6 +347,20 @@ mod tests {
             let answers: &[(u16, &str)] = Box::leak(wrong.to_vec().into_boxed_slice());
             let (imds, _) = service(answers).await;
             assert!(imds.session().await.unwrap().region().await.is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn the_time_of_the_start_is_told_or_unknown() {
+        let document = r#"{"pendingTime" : "2026-01-02T03:04:05Z", "region" : "eu-west-1"}"#;
+        for (answer, expected) in [
+            ((200, document), Some("2026-01-02T03:04:05Z".parse().unwrap())),
+            ((200, "{}"), None),
+            ((200, r#"{"pendingTime": 7}"#), None),
+            ((404, ""), None),
+        ] {
+            let (imds, _) = service(Box::leak(Box::new([(200, "t"), answer]))).await;
+            assert_eq!(imds.session().await.unwrap().pending_time().await, expected);
         }
     }
 

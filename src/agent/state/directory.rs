@@ -59,6 +59,11 @@ impl Directory {
         Ok(directory)
     }
 
+    /// Opens a directory to look at it, whosever it is.
+    pub(super) fn find(path: &Path) -> io::Result<Option<Self>> {
+        found(open_directory(CWD, path)).map(|directory| directory.map(Self))
+    }
+
     /// Takes the lock of the directory.
     pub(super) fn lock(&self, name: &str) -> Result<Lock, Problem> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -77,6 +82,16 @@ impl Directory {
 
     pub(super) fn find_child(&self, name: &str) -> io::Result<Option<Self>> {
         found(self.child(name))
+    }
+
+    /// Likewise, and nothing if a file or a link has this name.
+    pub(super) fn find_child_directory(&self, name: &str) -> io::Result<Option<Self>> {
+        match self.find_child(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(None),
+            // How Linux answers a link that may not be followed.
+            Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => Ok(None),
+            child => child,
+        }
     }
 
     /// Makes a directory, or opens the one that is there.
@@ -203,7 +218,8 @@ impl Directory {
         Ok(fsync(&self.0)?)
     }
 
-    fn remove_file(&self, name: &str) -> io::Result<()> {
+    /// Removes a file or link, if it is there.
+    pub(super) fn remove_file(&self, name: &str) -> io::Result<()> {
         match unlinkat(&self.0, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),

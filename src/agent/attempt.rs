@@ -1,0 +1,103 @@
+//! One attempt: ask with the right key, look at the answer, keep it.
+
+use std::time::Duration;
+
+use rustls::pki_types::{CertificateDer, UnixTime};
+use serde_json::Value;
+use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+
+use super::outside::{Answer, Ask, Outside};
+use super::state::{CurrentIdentity, Joined, NodeKey, NodeRecord, StateDirectory};
+use crate::client::{ClientIdentity, JoinError, ServerTrust, trust_domain_of};
+use crate::domain::{Code, Timestamp};
+
+/// Joins, and returns what `node.json` says.
+pub(super) async fn join(
+    state: &StateDirectory,
+    outside: &impl Outside,
+    policy: &str,
+) -> Result<Value, JoinError> {
+    // A current identity that cannot be read is no reason not to get a new one.
+    let current = state.current().ok().flatten();
+    let key = state.key()?;
+    ask(state, outside, &key, policy, current.as_ref(), None).await
+}
+
+async fn ask(
+    state: &StateDirectory,
+    outside: &impl Outside,
+    key: &NodeKey,
+    policy: &str,
+    current: Option<&CurrentIdentity>,
+    identity: Option<&ClientIdentity>,
+) -> Result<Value, JoinError> {
+    let join_root = current.map(CurrentIdentity::join_root).filter(|roots| !roots.is_empty());
+    let join_root = join_root.map(ServerTrust::Roots);
+    let trust_domain = current.and_then(CurrentIdentity::trust_domain);
+    let ask = Ask {
+        instance: state.instance_id(),
+        key,
+        policy,
+        identity,
+        join_root: join_root.as_ref(),
+        trust_domain: trust_domain.as_ref(),
+    };
+    let answer = outside.ask(&ask).await?;
+    let record = accept(&answer, key, outside.now())
+        .map_err(|problem| JoinError::rejected(Code::ResultRejected, problem))?;
+    let joined = Joined {
+        chain: answer.result.certificate_chain,
+        bundle: answer.result.trust_bundle,
+        join_root: answer.result.join_root,
+        node_json: answer.result.node_record,
+    };
+    state.install(key, &joined)?;
+    Ok(record)
+}
+
+/// Checks that the answer is a certificate for this key that chains to the bundle beside it.
+fn accept(answer: &Answer, key: &NodeKey, now: Timestamp) -> Result<Value, &'static str> {
+    let Answer { result, trust_domain } = answer;
+    let (leaf, intermediates) =
+        result.certificate_chain.split_first().ok_or("the server sent no certificate")?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(leaf)
+        .map_err(|_| "the server sent something that is no certificate")?;
+    if parsed.public_key().raw != key.public_key().spki_der() {
+        return Err("the certificate is for another key");
+    }
+    let bundle: Vec<CertificateDer<'_>> =
+        result.trust_bundle.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
+    let anchors: Vec<_> =
+        bundle.iter().filter_map(|anchor| anchor_from_trusted_cert(anchor).ok()).collect();
+    let intermediates: Vec<CertificateDer<'_>> =
+        intermediates.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
+    let leaf = CertificateDer::from(leaf.as_slice());
+    // The node takes the trust domain that it demands later from its own certificate.
+    let own_domain = trust_domain_of(&leaf).ok_or("the certificate has no SPIFFE ID")?;
+    if trust_domain.as_ref().is_some_and(|shown| *shown != own_domain) {
+        return Err("the certificate is of another trust domain than the server");
+    }
+    // A clock that is a little behind is no reason to throw away what was just issued.
+    let seconds = now.unix_seconds().max(parsed.validity().not_before.timestamp());
+    let seconds = u64::try_from(seconds).unwrap_or_default();
+    EndEntityCert::try_from(&leaf)
+        .and_then(|leaf| {
+            leaf.verify_for_usage(
+                webpki::ALL_VERIFICATION_ALGS,
+                &anchors,
+                &intermediates,
+                UnixTime::since_unix_epoch(Duration::from_secs(seconds)),
+                KeyUsage::client_auth(),
+                None,
+                None,
+            )
+            .map(|_| ())
+        })
+        .map_err(
+            |_| "the certificate does not chain to the bundle, or this machine's clock is off",
+        )?;
+    let record: Value =
+        serde_json::from_str(&result.node_record).map_err(|_| "the node record is no JSON")?;
+    let read: Result<NodeRecord, _> = serde_json::from_value(record.clone());
+    read.map(|_| record).map_err(|_| "the node record lacks what a node needs")
+}
