@@ -23,6 +23,21 @@ pub(super) async fn join(
     ask(state, outside, &key, policy, current.as_ref(), None).await
 }
 
+/// Renews the current certificate, and returns what the new `node.json` says.
+pub(super) async fn renew(
+    state: &StateDirectory,
+    outside: &impl Outside,
+) -> Result<Value, JoinError> {
+    let missing = || JoinError::rejected(Code::StateUnusable, "there is no certificate to renew");
+    let current = state.current()?.ok_or_else(missing)?;
+    let record = current.record().ok_or_else(missing)?;
+    // On disk before the server hears of it (I5).
+    let key = state.next_key()?;
+    let own = state.current_key()?.ok_or_else(missing)?;
+    let identity = ClientIdentity::new(current.chain(), own.pkcs8_der());
+    ask(state, outside, &key, &record.policy, Some(&current), Some(&identity)).await
+}
+
 async fn ask(
     state: &StateDirectory,
     outside: &impl Outside,

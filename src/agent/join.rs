@@ -78,7 +78,7 @@ fn jitter(most: Duration) -> Duration {
 }
 
 /// A random number from 0 to 1.
-fn random_part() -> f64 {
+pub(super) fn random_part() -> f64 {
     let mut random = [0; 4];
     if aws_lc_rs::rand::fill(&mut random).is_err() {
         return 1.0;

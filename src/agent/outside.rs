@@ -1,14 +1,21 @@
 //! What the agent asks of others: the metadata service, the join server, the time.
 
+use std::time::Duration;
+
 use super::attester::{Ec2Attester, IdentityRole};
+use super::join::random_part;
 use super::state::{InstanceIdentity, NodeKey};
 use crate::aws::Imds;
 use crate::client::{
     ClientIdentity, Connection, Contact, Endpoint, JoinError, Request, ServerTrust,
 };
-use crate::clock::Clock;
+use crate::clock::{Clock, Stopwatch};
 use crate::domain::{InstanceId, Timestamp, TrustDomain};
 use crate::proto::JoinResult;
+
+/// From this difference on, the clock and the timer do not tell of the same time: the machine slept,
+/// or somebody set the clock.
+const JUMP: Duration = Duration::from_secs(30);
 
 /// What the node asks the server for, and with what.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +41,15 @@ pub(super) struct Answer {
     pub(super) trust_domain: Option<TrustDomain>,
 }
 
+/// How a pause ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pause {
+    /// As it should.
+    Over,
+    /// The clock says that another time went by.
+    ClockJumped,
+}
+
 /// The world around the agent. One of them is real; tests have another.
 pub(super) trait Outside {
     /// Which instance this is, and since when it runs.
@@ -42,6 +58,10 @@ pub(super) trait Outside {
     async fn ask(&self, ask: &Ask<'_>) -> Result<Answer, JoinError>;
     /// The time.
     fn now(&self) -> Timestamp;
+    /// Waits.
+    async fn pause(&self, length: Duration) -> Pause;
+    /// A random number from 0 to 1.
+    fn luck(&self) -> f64;
 }
 
 /// The real one.
@@ -94,5 +114,19 @@ impl Outside for Network {
 
     fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    async fn pause(&self, length: Duration) -> Pause {
+        let (watch, before) = (Stopwatch::start(), self.clock.now());
+        tokio::time::sleep(length).await;
+        // Timers stand still while a machine is suspended, and its clock does not.
+        let after = self.clock.now();
+        let by_clock = after.unix_seconds() - before.unix_seconds();
+        let by_timer = i64::try_from(watch.elapsed().as_secs()).unwrap_or(i64::MAX);
+        if by_clock.abs_diff(by_timer) > JUMP.as_secs() { Pause::ClockJumped } else { Pause::Over }
+    }
+
+    fn luck(&self) -> f64 {
+        random_part()
     }
 }

@@ -4,23 +4,21 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgGroup, Args};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use clap::Args;
 use serde_json::Value;
 
 use super::local::text;
 use super::{Exit, Failure, Outcome, Printer, runtime};
-use crate::agent::{JoinOptions, join};
+use crate::agent::{JoinOptions, TrustSource, join, read_trust};
 use crate::aws::Imds;
-use crate::client::{Endpoint, ServerTrust, parse_pin};
+use crate::client::{Endpoint, parse_pin};
 use crate::clock::Clock;
 use crate::domain::{Code, KeyDigest, Lifetime};
 
 /// Joins this machine: proves which instance it is and writes a certificate.
 #[derive(Debug, Args)]
 #[command(
-    group = ArgGroup::new("trust").required(true).args(["pin", "ca_file", "system_roots"]),
+    mut_group("trust", |group| group.required(true)),
     after_help = "Examples:
   muster join --server muster.prod.example.org:7443 --policy web --pin sha256:3f0a…
   muster join --server muster.prod.example.org --policy web --system-roots --output json
@@ -34,15 +32,8 @@ pub(super) struct JoinArguments {
     /// The join policy; may be left out if the server has exactly one.
     #[arg(long, value_name = "NAME", default_value = "")]
     policy: String,
-    /// A pin of the join root, as the server prints it; may be given twice while it is changed.
-    #[arg(long, value_name = "PIN", value_parser = parse_pin)]
-    pin: Vec<KeyDigest>,
-    /// The join root's certificate, PEM.
-    #[arg(long, value_name = "FILE")]
-    ca_file: Option<PathBuf>,
-    /// Verify the server by the machine's public roots and its DNS name.
-    #[arg(long)]
-    system_roots: bool,
+    #[command(flatten)]
+    trust: TrustArguments,
     /// Where key and certificate are kept.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/muster-agent")]
     state: PathBuf,
@@ -54,9 +45,31 @@ pub(super) struct JoinArguments {
     timeout: Lifetime,
 }
 
+/// How the server is known. `muster join` demands one of them, and no command takes two.
+#[derive(Debug, Args)]
+#[group(id = "trust", multiple = false)]
+pub(super) struct TrustArguments {
+    /// A pin of the join root, as the server prints it; may be given twice while it is changed.
+    #[arg(long, value_name = "PIN", value_parser = parse_pin)]
+    pin: Vec<KeyDigest>,
+    /// The join root's certificate, PEM.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Verify the server by the machine's public roots and its DNS name.
+    #[arg(long)]
+    system_roots: bool,
+}
+
+impl TrustArguments {
+    pub(super) fn into_source(self) -> TrustSource {
+        let Self { pin, ca_file, system_roots } = self;
+        TrustSource { pins: pin, ca_file, system_roots }
+    }
+}
+
 /// Runs the command.
 pub(super) fn run(arguments: JoinArguments, printer: Printer) -> Outcome {
-    let trust = trust(&arguments)?;
+    let trust = read_trust(&arguments.trust.into_source())?;
     let imds = Imds::at(&arguments.imds_endpoint).map_err(|error| {
         Failure::new(Code::ConfigurationInvalid, format!("--imds-endpoint: {error}"))
     })?;
@@ -82,7 +95,7 @@ pub(super) fn run(arguments: JoinArguments, printer: Printer) -> Outcome {
     Ok(Exit::Yes)
 }
 
-fn joined_text(record: &Value) -> String {
+pub(super) fn joined_text(record: &Value) -> String {
     format!(
         "joined as {}\ncertificate {} until {}, renew after {}",
         text(record, "spiffe_id"),
@@ -90,23 +103,4 @@ fn joined_text(record: &Value) -> String {
         text(record, "not_after"),
         text(record, "renew_after"),
     )
-}
-
-fn trust(arguments: &JoinArguments) -> Result<ServerTrust, Failure> {
-    if arguments.system_roots {
-        return Ok(ServerTrust::SystemRoots);
-    }
-    let Some(path) = &arguments.ca_file else {
-        return Ok(ServerTrust::Pins(arguments.pin.clone()));
-    };
-    let unreadable =
-        |what: String| Failure::new(Code::FileUnreadable, format!("{}: {what}", path.display()));
-    let pem = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
-    let roots = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| unreadable(error.to_string()))?;
-    if roots.is_empty() {
-        return Err(unreadable("no certificate in it".to_owned()));
-    }
-    Ok(ServerTrust::Roots(roots))
 }

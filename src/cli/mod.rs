@@ -1,6 +1,7 @@
 //! The command line: one file per command group, each turning arguments into calls and results
 //! into text or JSON.
 
+mod agent;
 mod audit;
 mod ca;
 mod iid;
@@ -70,6 +71,8 @@ enum Command {
     Server(server::ServerArguments),
     /// Joins this machine.
     Join(join::JoinArguments),
+    /// Keeps this machine's certificate fresh.
+    Agent(agent::AgentArguments),
     /// Lists nodes, locks them and lets them back in.
     #[command(alias = "node")]
     Nodes(nodes::NodesArguments),
@@ -99,6 +102,7 @@ fn run(command: Command, printer: Printer) -> Outcome {
         Command::Policies(arguments) => policy::run(&arguments, printer),
         Command::Server(arguments) => server::run(arguments, printer),
         Command::Join(arguments) => join::run(arguments, printer),
+        Command::Agent(arguments) => agent::run(arguments, printer),
         Command::Nodes(arguments) => nodes::run(arguments, printer),
         Command::Audit(arguments) => audit::run(arguments, printer),
         Command::Ca(arguments) => ca::run(arguments, printer),

@@ -186,7 +186,8 @@ fn failure(error: &StartError) -> Failure {
     Failure::new(code, error.to_string())
 }
 
-fn start_logging(format: LogFormat, filter: &str) -> Result<(), Failure> {
+/// Sends logs to stderr.
+pub(super) fn start_logging(format: LogFormat, filter: &str) -> Result<(), Failure> {
     use std::io::IsTerminal;
     use tracing_subscriber::filter::{EnvFilter, FilterExt, FilterFn};
     use tracing_subscriber::layer::{Layer, SubscriberExt};
@@ -196,6 +197,8 @@ fn start_logging(format: LogFormat, filter: &str) -> Result<(), Failure> {
     let filter = filter.and(FilterFn::new(tells_no_secret));
     let logs = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
+        // It would report a full disk on the same stderr, and panic when that fails as well.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     let logs = match format {
         LogFormat::Text => logs.with_filter(filter).boxed(),

@@ -236,6 +236,7 @@ impl AsyncWrite for Watched {
 }
 
 /// The alerts of RFC 8446, section 6.2, that a server sends when it does not take a certificate.
+/// `decrypt_error` is one of them: another CA of the same name has not signed it.
 fn is_about_certificate(alert: AlertDescription) -> bool {
     matches!(
         alert,
@@ -246,6 +247,7 @@ fn is_about_certificate(alert: AlertDescription) -> bool {
             | AlertDescription::CertificateUnknown
             | AlertDescription::UnknownCA
             | AlertDescription::AccessDenied
+            | AlertDescription::DecryptError
             | AlertDescription::CertificateRequired
     )
 }

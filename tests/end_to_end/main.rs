@@ -2,9 +2,12 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
+mod agent;
+mod agent_trouble;
 mod aws;
 mod ca;
 mod certificate;
+mod client_certificate;
 mod crowd;
 mod genuine;
 mod harness;
