@@ -85,6 +85,15 @@ impl<D: Device> Pool<D> {
     }
 }
 
+/// Closing a session may hang as any call may, and whoever lets go of the pool does so at the end of
+/// the process, which closes them all.
+impl<D: Device> Drop for Pool<D> {
+    fn drop(&mut self) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.drain(..).for_each(std::mem::forget);
+    }
+}
+
 /// A session that failed is dropped. If it was an old one, the token may have been away meanwhile:
 /// one more try with a new one.
 fn work_with_a_session<D: Device, T>(

@@ -121,7 +121,8 @@ impl Token {
     fn slot(&self) -> Result<Slot, TokenError> {
         let mut found = Vec::new();
         for slot in self.module.get_slots_with_token()? {
-            let token = self.module.get_token_info(slot)?;
+            // Another reader's trouble is not this token's.
+            let Ok(token) = self.module.get_token_info(slot) else { continue };
             let is_it = match &self.name {
                 TokenName::Label(label) => token.label() == label,
                 TokenName::Serial(serial) => token.serial_number() == serial,
