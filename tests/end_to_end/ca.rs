@@ -10,8 +10,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::{
-    Answer, MUSTER, OTHER_WORKER, Process, Site, WORKER, certificates, is_missing, local_command,
-    mortal, server_command,
+    Answer, MUSTER, OTHER_WORKER, Process, Site, WORKER, certificates, is_missing, join_command,
+    local_command, mortal, server_command,
 };
 use crate::softhsm::{CONFIGURATION, PIN, SoftHsm};
 
@@ -154,6 +154,33 @@ fn a_node_ca_in_a_token_serves_nodes_over_restarts() {
     // I10: the PIN is in no log, at any level.
     assert!(log.contains("TRACE") && !log.contains(PIN));
     assert!(!site.server.log().contains(PIN));
+}
+
+// I14: a token that is away is an outage, and over when the token is back.
+#[test]
+fn a_token_may_go_away_and_come_back() {
+    let keep = tempfile::tempdir().unwrap();
+    let Some(hsm) = SoftHsm::new(keep.path(), "muster") else { return };
+    let site = Site::with(|command| with_token(command, &hsm, &keep));
+    site.join(WORKER, "node").yes();
+    let (tokens, away) = (keep.path().join("tokens"), keep.path().join("away"));
+
+    for _ in 0..2 {
+        fs::rename(&tokens, &away).unwrap();
+        for _ in 0..3 {
+            assert_eq!(site.local(&["ca", "check"]).failure(), (3, "CA_UNAVAILABLE"));
+        }
+        let endpoint = site.simulator.ready["imds"][OTHER_WORKER].as_str().unwrap();
+        let mut join = join_command(endpoint, &site.path("other"), "1s");
+        let answer = Answer::of(join.args(["--server", site.address(), "--pin", site.pin()]));
+        assert_eq!(answer.failure(), (3, "CA_UNAVAILABLE"));
+
+        fs::rename(&away, &tokens).unwrap();
+        for _ in 0..3 {
+            assert_eq!(site.local(&["ca", "check"]).yes()["ok"], true);
+        }
+    }
+    site.join(OTHER_WORKER, "other").yes();
 }
 
 #[test]

@@ -86,7 +86,14 @@ pub enum TokenError {
 
 impl From<cryptoki::error::Error> for TokenError {
     fn from(error: cryptoki::error::Error) -> Self {
-        Self::Unavailable(error.to_string())
+        use cryptoki::error::Error;
+        // The name of the code: its text is a paragraph of the standard.
+        let said = if let Error::Pkcs11(code, function) = &error {
+            format!("{code:?} at C_{function:?}")
+        } else {
+            error.to_string()
+        };
+        Self::Unavailable(format!("the token's module says {said}"))
     }
 }
 
@@ -208,7 +215,7 @@ fn open(
             )
         })
     })?;
-    let key = TokenKey { token, public };
+    let key = TokenKey { token: Arc::new(token), public };
     let session = key.open_session()?;
     if is_first_start {
         authority::create_certificate(directory, Role::NodeCa, trust_domain, &session, now)?;

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error, RvError};
@@ -32,27 +33,46 @@ pub(super) struct Token {
     pin: AuthPin,
     /// Tokens lock themselves after a few wrong PINs, so a PIN that was refused is not tried again.
     is_pin_refused: AtomicBool,
+    /// How often the module was started. Who calls it reads this meanwhile, because it must not be
+    /// started anew under a call.
+    starts: RwLock<u64>,
 }
 
 impl Token {
-    /// Loads the module. It may be loaded already: a process can initialise a module only once.
+    /// Loads the module and starts it, which a process can do only once.
     pub(super) fn load(settings: &Pkcs11Settings, pin: AuthPin) -> Result<Self, TokenError> {
         let unusable =
             |error: Error| TokenError::Unusable(format!("{}: {error}", settings.module.display()));
         let module = Pkcs11::new(&settings.module).map_err(unusable)?;
         // Never unloaded: its threads and exit handlers may outlast whatever holds it here.
         std::mem::forget(module.clone());
-        match module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
-            Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
-            Err(error) => return Err(unusable(error)),
-        }
+        start(&module).map_err(unusable)?;
         Ok(Self {
             module,
             name: settings.token.clone(),
             key_label: settings.key_label.clone(),
             pin,
             is_pin_refused: AtomicBool::new(false),
+            starts: RwLock::new(1),
         })
+    }
+
+    /// Ends the module and starts it anew; says whether it did. All sessions end with it, and their
+    /// handles may be given out again.
+    fn start_anew(&self) -> bool {
+        // Not while a call is under way, and it may hang: then this one does not wait for it.
+        let Ok(mut starts) = self.starts.try_write() else { return false };
+        // A start that failed, because the token was away, has left the module ended.
+        match self.module.clone().finalize() {
+            Ok(()) | Err(Error::Pkcs11(RvError::CryptokiNotInitialized, _)) => {}
+            Err(_) => return false,
+        }
+        *starts += 1;
+        start(&self.module).is_ok()
+    }
+
+    fn starts(&self) -> RwLockReadGuard<'_, u64> {
+        self.starts.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes the key pair; the private half never leaves the token.
@@ -194,6 +214,10 @@ impl Token {
     }
 }
 
+fn start(module: &Pkcs11) -> Result<(), Error> {
+    module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))
+}
+
 /// What the token said is the public key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TokenPublicKey {
@@ -232,7 +256,7 @@ impl PublicKeyData for RawPoint<'_> {
 
 /// The node CA's key: a token, and which key it must have.
 pub(super) struct TokenKey {
-    pub(super) token: Token,
+    pub(super) token: Arc<Token>,
     pub(super) public: TokenPublicKey,
 }
 
@@ -240,7 +264,12 @@ impl Device for TokenKey {
     type Session = SigningSession;
 
     fn open(&self) -> Result<SigningSession, String> {
-        self.open_session().map_err(|error| error.to_string())
+        let opened = self.open_session().or_else(|error| {
+            // Some modules, SoftHSM among them, see only after a new start that a token is back.
+            let may_help = !self.token.is_pin_refused.load(Ordering::SeqCst);
+            if may_help && self.token.start_anew() { self.open_session() } else { Err(error) }
+        });
+        opened.map_err(|error| error.to_string())
     }
 }
 
@@ -248,14 +277,16 @@ impl TokenKey {
     /// Opens a session, which must show that it has the key: the token that came back may be
     /// another one of the same name.
     pub(super) fn open_session(&self) -> Result<SigningSession, TokenError> {
-        let session = self.token.module.open_ro_session(self.token.slot()?)?;
-        self.token.log_in(&session)?;
-        let private = self.token.find(&session, ObjectClass::PRIVATE_KEY)?.ok_or_else(|| {
-            TokenError::Unusable(format!(
-                "{} has no key `{}`",
-                self.token.name, self.token.key_label
-            ))
+        let token = &self.token;
+        let starts = token.starts();
+        let session = token.module.open_ro_session(token.slot()?)?;
+        token.log_in(&session)?;
+        let private = token.find(&session, ObjectClass::PRIVATE_KEY)?.ok_or_else(|| {
+            TokenError::Unusable(format!("{} has no key `{}`", token.name, token.key_label))
         })?;
+        let session =
+            OpenSession { token: Arc::clone(token), start: *starts, session: Some(session) };
+        drop(starts);
         let public = self.public.clone();
         let session = SigningSession { session, private, public, failure: Cell::new(None) };
         session.prove()?;
@@ -263,9 +294,38 @@ impl TokenKey {
     }
 }
 
+/// A session that knows whether the module was started anew since. Its handle may be another
+/// session's then: it is neither used nor closed.
+struct OpenSession {
+    token: Arc<Token>,
+    start: u64,
+    /// There until it is dropped.
+    session: Option<Session>,
+}
+
+impl OpenSession {
+    fn sign(&self, key: ObjectHandle, digest: &[u8]) -> Result<Vec<u8>, TokenError> {
+        let starts = self.token.starts();
+        let session = self.session.as_ref().filter(|_| *starts == self.start);
+        let session = session
+            .ok_or_else(|| TokenError::Unavailable(format!("{} was away", self.token.name)))?;
+        Ok(session.sign(&Mechanism::Ecdsa, key, digest)?)
+    }
+}
+
+impl Drop for OpenSession {
+    fn drop(&mut self) {
+        let starts = self.token.starts();
+        let session = self.session.take();
+        if *starts != self.start {
+            std::mem::forget(session);
+        }
+    }
+}
+
 /// A session that signs with the node CA's key.
 pub(super) struct SigningSession {
-    session: Session,
+    session: OpenSession,
     private: ObjectHandle,
     public: TokenPublicKey,
     /// What the token said when a signature failed: rcgen's errors cannot carry it.
@@ -292,7 +352,7 @@ impl SigningSession {
     /// Not every token has `CKM_ECDSA_SHA256`, so the digest is made here.
     fn signature(&self, message: &[u8]) -> Result<Vec<u8>, TokenError> {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, message);
-        let raw = self.session.sign(&Mechanism::Ecdsa, self.private, digest.as_ref())?;
+        let raw = self.session.sign(self.private, digest.as_ref())?;
         to_der(&raw).ok_or_else(|| {
             TokenError::Unavailable("the token's signature is no signature of P-256".to_owned())
         })
