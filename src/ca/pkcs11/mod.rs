@@ -4,6 +4,7 @@
 //! signature.
 
 mod pool;
+mod session;
 mod token;
 
 use std::fmt;
@@ -18,7 +19,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use self::pool::{Bounds, Failure, Pool};
-use self::token::{SigningSession, Token, TokenKey};
+use self::session::{SigningSession, TokenKey};
+use self::token::Token;
 use super::authority::{self, Role};
 use super::key_file;
 use super::{

@@ -1,8 +1,8 @@
-//! A key in a PKCS#11 token, and what is asked of it: one P-256 signature at a time.
+//! A PKCS#11 token: where it is, who may use it, and which key pair is the node CA's.
 
-use std::cell::Cell;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error, RvError};
@@ -11,13 +11,10 @@ use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHan
 use cryptoki::session::{Session, SessionState, UserType};
 use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
-use der::asn1::{SequenceOf, UintRef};
-use der::{Decode, Encode};
-use rcgen::{PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm, SigningKey};
+use der::Decode;
+use rcgen::{PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm};
 
-use super::pool::Device;
 use super::{Pkcs11Settings, TokenError, TokenName};
-use crate::ca::profile::HEALTH_CHECK_MESSAGE;
 use crate::domain::PublicKey;
 
 /// The named curve P-256 as `CKA_EC_PARAMS` has it: the DER object identifier 1.2.840.10045.3.1.7.
@@ -59,7 +56,7 @@ impl Token {
 
     /// Ends the module and starts it anew; says whether it did. All sessions end with it, and their
     /// handles may be given out again.
-    fn start_anew(&self) -> bool {
+    pub(super) fn start_anew(&self) -> bool {
         // Not while a call is under way, and it may hang: then this one does not wait for it.
         let Ok(mut starts) = self.starts.try_write() else { return false };
         // A start that failed, because the token was away, has left the module ended.
@@ -71,7 +68,7 @@ impl Token {
         start(&self.module).is_ok()
     }
 
-    fn starts(&self) -> RwLockReadGuard<'_, u64> {
+    pub(super) fn starts(&self) -> RwLockReadGuard<'_, u64> {
         self.starts.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -107,8 +104,7 @@ impl Token {
 
     /// The public key of the key pair; none if there is no such key.
     pub(super) fn public_key(&self) -> Result<Option<TokenPublicKey>, TokenError> {
-        let session = self.module.open_ro_session(self.slot()?)?;
-        self.log_in(&session)?;
+        let session = self.log_in_to_session()?;
         let Some(private) = self.find(&session, ObjectClass::PRIVATE_KEY)? else {
             return Ok(None);
         };
@@ -135,6 +131,23 @@ impl Token {
         of_p256.and_then(|point| TokenPublicKey::from_ec_point(&point)).map(Some).ok_or_else(|| {
             TokenError::Unusable(format!("{}: `{}` is no P-256 key", self.name, self.key_label))
         })
+    }
+
+    /// Whether the PIN was refused: nothing helps then but an operator.
+    pub(super) fn has_refused_pin(&self) -> bool {
+        self.is_pin_refused.load(Ordering::SeqCst)
+    }
+
+    /// The label of the key pair.
+    pub(super) fn key_label(&self) -> &str {
+        &self.key_label
+    }
+
+    /// A new session that may use the private key.
+    pub(super) fn log_in_to_session(&self) -> Result<Session, TokenError> {
+        let session = self.module.open_ro_session(self.slot()?)?;
+        self.log_in(&session)?;
+        Ok(session)
     }
 
     /// The slot where the token is now; after it was away that may be another one.
@@ -173,7 +186,7 @@ impl Token {
         if matches!(state, SessionState::RoUser | SessionState::RwUser) {
             return Ok(());
         }
-        if self.is_pin_refused.load(Ordering::SeqCst) {
+        if self.has_refused_pin() {
             return Err(refused());
         }
         match session.login(UserType::User, Some(&self.pin)) {
@@ -193,7 +206,7 @@ impl Token {
         }
     }
 
-    fn find(
+    pub(super) fn find(
         &self,
         session: &Session,
         class: ObjectClass,
@@ -211,6 +224,12 @@ impl Token {
                 self.name, self.key_label
             ))),
         }
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.fmt(f)
     }
 }
 
@@ -240,6 +259,11 @@ impl TokenPublicKey {
     pub(super) fn key(&self) -> &PublicKey {
         &self.key
     }
+
+    /// As X.509 has it: uncompressed, without wrapping.
+    pub(super) fn point(&self) -> &[u8] {
+        &self.point
+    }
 }
 
 struct RawPoint<'a>(&'a [u8]);
@@ -254,156 +278,9 @@ impl PublicKeyData for RawPoint<'_> {
     }
 }
 
-/// The node CA's key: a token, and which key it must have.
-pub(super) struct TokenKey {
-    pub(super) token: Arc<Token>,
-    pub(super) public: TokenPublicKey,
-}
-
-impl Device for TokenKey {
-    type Session = SigningSession;
-
-    fn open(&self) -> Result<SigningSession, String> {
-        let opened = self.open_session().or_else(|error| {
-            // Some modules, SoftHSM among them, see only after a new start that a token is back.
-            let may_help = !self.token.is_pin_refused.load(Ordering::SeqCst);
-            if may_help && self.token.start_anew() { self.open_session() } else { Err(error) }
-        });
-        opened.map_err(|error| error.to_string())
-    }
-}
-
-impl TokenKey {
-    /// Opens a session, which must show that it has the key: the token that came back may be
-    /// another one of the same name.
-    pub(super) fn open_session(&self) -> Result<SigningSession, TokenError> {
-        let token = &self.token;
-        let starts = token.starts();
-        let session = token.module.open_ro_session(token.slot()?)?;
-        token.log_in(&session)?;
-        let private = token.find(&session, ObjectClass::PRIVATE_KEY)?.ok_or_else(|| {
-            TokenError::Unusable(format!("{} has no key `{}`", token.name, token.key_label))
-        })?;
-        let session =
-            OpenSession { token: Arc::clone(token), start: *starts, session: Some(session) };
-        drop(starts);
-        let public = self.public.clone();
-        let session = SigningSession { session, private, public, failure: Cell::new(None) };
-        session.prove()?;
-        Ok(session)
-    }
-}
-
-/// A session that knows whether the module was started anew since. Its handle may be another
-/// session's then: it is neither used nor closed.
-struct OpenSession {
-    token: Arc<Token>,
-    start: u64,
-    /// There until it is dropped.
-    session: Option<Session>,
-}
-
-impl OpenSession {
-    fn sign(&self, key: ObjectHandle, digest: &[u8]) -> Result<Vec<u8>, TokenError> {
-        let starts = self.token.starts();
-        let session = self.session.as_ref().filter(|_| *starts == self.start);
-        let session = session
-            .ok_or_else(|| TokenError::Unavailable(format!("{} was away", self.token.name)))?;
-        Ok(session.sign(&Mechanism::Ecdsa, key, digest)?)
-    }
-}
-
-impl Drop for OpenSession {
-    fn drop(&mut self) {
-        let starts = self.token.starts();
-        let session = self.session.take();
-        if *starts != self.start {
-            std::mem::forget(session);
-        }
-    }
-}
-
-/// A session that signs with the node CA's key.
-pub(super) struct SigningSession {
-    session: OpenSession,
-    private: ObjectHandle,
-    public: TokenPublicKey,
-    /// What the token said when a signature failed: rcgen's errors cannot carry it.
-    failure: Cell<Option<String>>,
-}
-
-impl SigningSession {
-    /// Signs something harmless and verifies it with the public key.
-    pub(super) fn prove(&self) -> Result<(), TokenError> {
-        let signature = self.signature(HEALTH_CHECK_MESSAGE)?;
-        if self.public.key.has_signed(HEALTH_CHECK_MESSAGE, &signature) {
-            return Ok(());
-        }
-        Err(TokenError::Unusable(
-            "the token signs with another key than the node CA's certificate has".to_owned(),
-        ))
-    }
-
-    /// Why the last signature failed, if it was the token.
-    pub(super) fn take_failure(&self) -> Option<String> {
-        self.failure.take()
-    }
-
-    /// Not every token has `CKM_ECDSA_SHA256`, so the digest is made here.
-    fn signature(&self, message: &[u8]) -> Result<Vec<u8>, TokenError> {
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, message);
-        let raw = self.session.sign(self.private, digest.as_ref())?;
-        to_der(&raw).ok_or_else(|| {
-            TokenError::Unavailable("the token's signature is no signature of P-256".to_owned())
-        })
-    }
-}
-
-impl PublicKeyData for SigningSession {
-    fn der_bytes(&self) -> &[u8] {
-        &self.public.point
-    }
-
-    fn algorithm(&self) -> &'static SignatureAlgorithm {
-        &PKCS_ECDSA_P256_SHA256
-    }
-}
-
-impl SigningKey for SigningSession {
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        self.signature(message).map_err(|error| {
-            self.failure.set(Some(error.to_string()));
-            rcgen::Error::RemoteKeyError
-        })
-    }
-}
-
-/// PKCS#11 gives r and s one after the other, certificates want a sequence of two integers.
-fn to_der(raw: &[u8]) -> Option<Vec<u8>> {
-    let (r, s) = raw.split_at_checked(32).filter(|(_, s)| s.len() == 32)?;
-    let mut integers = SequenceOf::<UintRef<'_>, 2>::new();
-    integers.add(UintRef::new(r).ok()?).ok()?;
-    integers.add(UintRef::new(s).ok()?).ok()?;
-    integers.to_der().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_signature_becomes_two_integers_without_needless_zeros() {
-        let mut raw = [0; 64];
-        raw[31] = 0x7f;
-        raw[32] = 0x80;
-        let der = to_der(&raw).unwrap();
-        assert_eq!(der[..5], [0x30, 0x26, 0x02, 0x01, 0x7f]);
-        assert_eq!(der[5..9], [0x02, 0x21, 0x00, 0x80]);
-        assert_eq!(der.len(), 40);
-        for wrong in [0, 63, 65, 96] {
-            assert_eq!(to_der(&vec![1; wrong]), None, "{wrong}");
-        }
-    }
 
     #[test]
     fn a_point_is_read_with_its_wrapping_and_without() {
