@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
 mod agent;
+mod agent_renewal;
 mod agent_trouble;
 mod aws;
 mod ca;
