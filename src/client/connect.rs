@@ -3,15 +3,15 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{AlertDescription, ClientConfig, version};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncBufReadExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -25,6 +25,8 @@ use crate::proto::{channel, provider};
 
 /// How long each address of the server is tried.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the server may take to look at the node's certificate; less than the whole connection.
+const VERDICT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A server, and what the node knows of it and shows to it.
 #[derive(Debug, Clone, Copy)]
@@ -71,30 +73,26 @@ pub(super) async fn connect(contact: &Contact<'_>) -> Result<Connection, JoinErr
     let tcp = connect_tcp(endpoint).await.map_err(unreachable)?;
     // Small messages that wait for each other: Nagle's algorithm would add 40 ms to each.
     tcp.set_nodelay(true).map_err(unreachable)?;
-    let tls = TlsConnector::from(Arc::new(client_config(contact)?))
+    let mut tls = TlsConnector::from(Arc::new(client_config(contact)?))
         .connect(endpoint.server_name()?, tcp)
         .await
         .map_err(|error| handshake_error(endpoint, &error))?;
+    if contact.identity.is_some() {
+        hear_verdict(&mut tls).await?;
+    }
     let session = tls.get_ref().1;
     let channel =
         channel(session).map_err(|error| protocol(&format!("no channel binding: {error}")))?;
     let leaf = session.peer_certificates().and_then(<[_]>::first);
     let trust_domain = leaf.and_then(|leaf| trust_domain_of(leaf));
-    let alert = contact.identity.map(|_| Arc::default());
     let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_header_list_size(16 * 1024)
-        .handshake(TokioIo::new(Watched { tls, alert: alert.clone() }))
+        .handshake(TokioIo::new(tls))
         .await
         .map_err(|error| JoinError::new(Code::ServerUnreachable, error.to_string()))?;
     tokio::spawn(connection);
-    Ok(Connection {
-        http2: Http2(sender),
-        origin: endpoint.origin()?,
-        channel,
-        trust_domain,
-        alert,
-    })
+    Ok(Connection { http2: Http2(sender), origin: endpoint.origin()?, channel, trust_domain })
 }
 
 /// Tries each address of the name for a while, so that one that swallows packets (IPv6 without a
@@ -169,69 +167,27 @@ impl tower_service::Service<http::Request<tonic::body::Body>> for Http2 {
     }
 }
 
-/// What the server said against the node's certificate, as soon as it says it.
+/// Waits until the server has looked at the node's certificate.
 ///
-/// In TLS 1.3 the client is done before the server has looked at its certificate, so a refusal comes
-/// as an alert in place of the first data. HTTP/2 keeps only its text; here the alert is kept itself.
-pub(super) type Alert = Arc<OnceLock<AlertDescription>>;
-
-/// A TLS stream that notes an alert about the node's certificate.
-struct Watched {
-    tls: TlsStream<TcpStream>,
-    /// Nothing if the node shows no certificate: then no alert is about it.
-    alert: Option<Alert>,
-}
-
-impl Watched {
-    fn note(&self, error: &io::Error) {
-        let Some(noted) = &self.alert else { return };
-        if let Some(rustls::Error::AlertReceived(alert)) = tls_error(error)
-            && is_about_certificate(*alert)
-        {
-            let _first = noted.set(*alert);
-        }
-    }
-
-    /// After a write that failed: what the server sent before it closed may say why.
-    fn note_last_words(&mut self, context: &mut Context<'_>, failed: &io::Error) {
-        self.note(failed);
-        let mut scratch = [0; 256];
-        let mut buffer = ReadBuf::new(&mut scratch);
-        let read = Pin::new(&mut self.tls).poll_read(context, &mut buffer);
-        if let Poll::Ready(Err(error)) = read {
-            self.note(&error);
-        }
-    }
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = ready!(Pin::new(&mut self.tls).poll_read(context, buffer));
-        Poll::Ready(read.inspect_err(|error| self.note(error)))
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.tls).poll_write(context, bytes));
-        Poll::Ready(written.inspect_err(|error| self.note_last_words(context, error)))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = ready!(Pin::new(&mut self.tls).poll_flush(context));
-        Poll::Ready(flushed.inspect_err(|error| self.note_last_words(context, error)))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_shutdown(context)
+/// In TLS 1.3 the client is done before the server looks, so a refusal comes as an alert in place of
+/// the first data. In HTTP/2 the server's settings come unasked, so there is always something to read;
+/// and who writes before reading may lose the alert to the reset that answers the write.
+async fn hear_verdict(tls: &mut TlsStream<TcpStream>) -> Result<(), JoinError> {
+    let Ok(heard) = timeout(VERDICT_TIMEOUT, tls.fill_buf()).await else {
+        // It waits for our first words: then the exchange will tell.
+        return Ok(());
+    };
+    match heard {
+        Ok([]) => Err(JoinError::new(Code::ServerUnreachable, "the server closed the connection")),
+        Ok(_) => Ok(()),
+        Err(error) => Err(match tls_error(&error) {
+            Some(rustls::Error::AlertReceived(alert)) if is_about_certificate(*alert) => {
+                let refusal =
+                    format!("the server does not accept this node's certificate: {alert:?}");
+                JoinError::new(Code::CertificateRequired, refusal)
+            }
+            _ => JoinError::new(Code::ServerUnreachable, error.to_string()),
+        }),
     }
 }
 

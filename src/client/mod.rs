@@ -20,7 +20,7 @@ use crate::proto::{
     RenewRequest, RenewResponse, RenewStart, join_request, join_response, renew_request,
     renew_response,
 };
-use connect::{Alert, Http2, connect};
+use connect::{Http2, connect};
 
 pub use connect::{ClientIdentity, Contact};
 pub use trust::{Endpoint, InvalidEndpoint, InvalidPin, ServerTrust, parse_pin, trust_domain_of};
@@ -99,7 +99,6 @@ pub struct Connection {
     origin: http::Uri,
     channel: [u8; 32],
     trust_domain: Option<TrustDomain>,
-    alert: Option<Alert>,
 }
 
 impl std::fmt::Debug for Connection {
@@ -142,7 +141,7 @@ impl Connection {
         });
         let mut client = JoinServiceClient::with_origin(self.http2.clone(), self.origin.clone())
             .max_decoding_message_size(ANSWER_BYTES_MAX);
-        self.in_time(async {
+        in_time(async {
             let (messages, stream) = mpsc::channel(2);
             send(&messages, JoinRequest { step: Some(start) }).await?;
             let answers = client.join(ReceiverStream::new(stream)).await;
@@ -164,7 +163,7 @@ impl Connection {
         });
         let mut client = NodeServiceClient::with_origin(self.http2.clone(), self.origin.clone())
             .max_decoding_message_size(ANSWER_BYTES_MAX);
-        self.in_time(async {
+        in_time(async {
             let (messages, stream) = mpsc::channel(2);
             send(&messages, RenewRequest { step: Some(start) }).await?;
             let answers = client.renew(ReceiverStream::new(stream)).await;
@@ -184,23 +183,6 @@ impl Connection {
         })?;
         let bundle = answer.map_err(|status| refused(&status))?.into_inner().trust_bundle;
         Ok(bundle.into_iter().map(CertificateDer::from).collect())
-    }
-
-    /// Bounds an exchange, and says it if it failed because of the certificate that the node showed.
-    async fn in_time(
-        &self,
-        exchange: impl Future<Output = Result<JoinResult, JoinError>>,
-    ) -> Result<JoinResult, JoinError> {
-        let answer = timeout(JOIN_TIMEOUT, exchange).await.unwrap_or_else(|_| {
-            Err(JoinError::new(Code::TimedOut, "the server did not finish the exchange in time"))
-        });
-        match (answer, self.alert.as_ref().and_then(|alert| alert.get())) {
-            (Err(_), Some(alert)) => Err(JoinError::new(
-                Code::CertificateRequired,
-                format!("the server does not accept the node's certificate ({alert:?})"),
-            )),
-            (answer, _) => answer,
-        }
     }
 
     /// What both streams have in common: the challenge, its answer, the result.
@@ -239,6 +221,15 @@ impl Connection {
             Answered::Challenge(_) => Err(protocol("a second challenge came")),
         }
     }
+}
+
+/// Bounds an exchange.
+async fn in_time(
+    exchange: impl Future<Output = Result<JoinResult, JoinError>>,
+) -> Result<JoinResult, JoinError> {
+    timeout(JOIN_TIMEOUT, exchange).await.unwrap_or_else(|_| {
+        Err(JoinError::new(Code::TimedOut, "the server did not finish the exchange in time"))
+    })
 }
 
 /// What comes on either stream.

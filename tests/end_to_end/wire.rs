@@ -18,6 +18,8 @@ async fn the_trust_bundle_is_the_one_that_nodes_keep() {
 
     let trust = ServerTrust::Pins(vec![pin]);
     let mut connection = Connection::open(&endpoint, &trust).await.unwrap();
+    let trust_domain = connection.trust_domain().unwrap();
+    assert_eq!(trust_domain.as_str(), "simulation.internal", "it is learnt from the server");
     let bundle = connection.trust_bundle().await.unwrap();
 
     assert_eq!(bundle, certificates(&site.path("node/current/bundle.pem")));
