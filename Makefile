@@ -3,7 +3,7 @@
 CARGO ?= cargo
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test ca-contract check bench fuzz deps help
+.PHONY: demo test ca-contract check bench fuzz deps help package package-check
 
 help: ## Shows this list.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -35,3 +35,9 @@ bench: ## Prints figures: start-up, one join, the price of proof and look-up, bi
 
 fuzz: ## Fuzzes one target: make fuzz T=ber_cms SECONDS=60
 	./scripts/fuzz $(T) $(or $(SECONDS),60)
+
+package: ## Builds the Debian package; needs cargo-deb (cargo install cargo-deb --locked).
+	$(CARGO) deb --locked
+
+package-check: package ## Installs, runs, removes and purges it in a new Debian; needs root and debootstrap.
+	./scripts/check-package "$$(ls -t $(TARGET)/debian/muster_*.deb | head -n 1)"
