@@ -237,9 +237,9 @@ fn every_alert_has_a_test_and_a_section_to_read() {
 /// The scalars of a YAML file, in order. Fails if it is not YAML.
 fn scalars(text: &str) -> Vec<String> {
     Parser::new_from_str(text)
-        .filter_map(|event| match event.unwrap().0 {
-            Event::Scalar(value, ..) => Some(value.into_owned()),
-            _ => None,
+        .filter_map(|event| {
+            let (Event::Scalar(value, ..), _) = event.unwrap() else { return None };
+            Some(value.into_owned())
         })
         .collect()
 }
