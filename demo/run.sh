@@ -31,6 +31,15 @@ first_line() {
     fail "nothing was printed to $1"
 }
 
+# Waits until FILE has so many lines with TEXT: COUNT TEXT FILE.
+wait_for() {
+    for _ in $(seq 1 600); do
+        [ "$(grep -c "$2" "$3")" -ge "$1" ] && return
+        sleep 0.05
+    done
+    fail "$3 never said '$2' $1 times"
+}
+
 # Joins with the metadata of INSTANCE and the state directory STATE, asking for POLICY; prints the
 # answer as JSON and sets `status`.
 join() {
@@ -58,6 +67,7 @@ stranger=i-0b000000000000002
 quarantined=i-0c000000000000003
 other_tier=i-0d000000000000004
 thief=i-0e000000000000005
+staying=i-0f000000000000006
 
 say "A simulator plays AWS: instances with signed identity documents, STS and EC2."
 "$muster" sim --scenario demo/scenario.toml --out "$out/sim" --output json \
@@ -78,7 +88,8 @@ pkcs11)
 esac
 
 say "The server: one binary, one data directory, and the allow-lists of policies/."
-"$muster" server --simulation "$out/sim" --data-dir "$out/data" --policies policies \
+cp -r policies "$out/policies"
+"$muster" server --simulation "$out/sim" --data-dir "$out/data" --policies "$out/policies" \
     "${server_options[@]}" \
     --listen 127.0.0.1:0 --diagnostics-listen 127.0.0.1:0 --output json \
     >"$out/server.ready" 2>"$out/server.log" &
@@ -147,7 +158,24 @@ for policy in web batch bastion; do
     [ "$code" = POLICY_DENIED ] || fail "policy $policy refused with $code"
 done
 
-say "8. The audit log is a hash chain, and it is whole."
+say "8. A policy is added while the server runs, with certificates of 6 s; an agent stays and renews."
+sed 's/^  name: web$/  name: short/; s/ttl: 12h/ttl: 6s/' policies/web.yaml >"$out/policies/short.yaml"
+"$muster" agent --server "$server" --pin "$pin" --policy short --output json \
+    --imds-endpoint "$metadata/$staying" --state "$out/agent" >"$out/agent.ready" 2>"$out/agent.log" &
+agent=$!
+wait_for 3 renewed "$out/agent.log"
+grep renewed "$out/agent.log" | head -n 3 | show
+local_command nodes show "$staying" | grep -E 'state|serial|renewed' | show
+
+say "9. The account is taken out of the policies: its nodes renew no more."
+sed -i '/"111122223333"/d' "$out/policies/accounts.yaml"
+wait_for 1 'renews these nodes no more' "$out/server.log"
+grep 'renews these nodes no more' "$out/server.log" | sed 's/.*policy set/the policy set/' | show
+wait_for 1 NOT_ADMITTED "$out/agent.log"
+"$muster" agent status --state "$out/agent" | show || true
+kill "$agent"
+
+say "10. The audit log is a hash chain, and it is whole."
 local_command audit verify | show
 
 say "Look at:"

@@ -16,9 +16,10 @@ const DENIAL_FIRST: Duration = Duration::from_secs(10);
 const DENIAL_MAX: Duration = Duration::from_mins(10);
 /// How often "stale" may follow itself without a longer pause.
 const STALE_MAX: u32 = 2;
-/// After a success the next attempt is at least this part of the certificate's life away: where the
-/// machine's clock is wrong, a new certificate can look as if it were due.
-const REST_PART: i64 = 10;
+/// After a success the next attempt is at least this part of what is left of a certificate when it is
+/// due away, about a ninth of its life: where the machine's clock is wrong, a new certificate can look
+/// as if it were due.
+const REST_PART: i64 = 3;
 
 /// What to ask the server for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,17 +127,23 @@ fn is_final_word(code: Code) -> bool {
 }
 
 /// When a certificate is renewed: at its time, give or take a tenth of the way there, and while it
-/// still counts.
+/// still counts. A certificate begins before it was issued, for clocks that are behind, so a short
+/// one is held to a quarter of what is left of it then.
 fn due(record: &NodeRecord, luck: f64) -> Timestamp {
     let interval = record.renew_after.since(record.not_before);
-    let spread = interval.fraction(1, 10);
+    let spread = interval.fraction(1, 10).min(time_left(record).fraction(1, 4));
     let earliest = record.renew_after.minus(spread);
     let range = seconds(spread).saturating_mul(2);
     after(earliest, range.mul_f64(luck)).min(record.not_after)
 }
 
+/// How much of a certificate is left when it is due.
+fn time_left(record: &NodeRecord) -> Lifetime {
+    record.not_after.since(record.renew_after)
+}
+
 fn rest(record: &NodeRecord) -> Duration {
-    seconds(record.life().fraction(1, REST_PART)).clamp(PAUSE_MIN, DENIAL_MAX)
+    seconds(time_left(record).fraction(1, REST_PART)).clamp(PAUSE_MIN, DENIAL_MAX)
 }
 
 /// Full jitter: anything from nothing to a bound that doubles.
@@ -257,6 +264,22 @@ mod tests {
         // The clock of this machine is nine hours ahead.
         let next = next(&held(9), Last::Success, NOW, 0.5);
         assert_eq!(next.at, in_seconds(600));
+    }
+
+    // What a server issues for some seconds, which begins a minute ago.
+    #[test]
+    fn a_certificate_of_seconds_is_renewed_in_time() {
+        let record = NodeRecord {
+            not_before: NOW.minus(Lifetime::from_seconds(60)),
+            not_after: in_seconds(12),
+            renew_after: in_seconds(8),
+            ..record(Lifetime::from_hours(0))
+        };
+        let held = Held { record: Some(record), starts_over: false };
+        for luck in [0.0, 0.5, 1.0] {
+            let at = next(&held, Last::Success, NOW, luck).at;
+            assert!((in_seconds(7)..=in_seconds(9)).contains(&at), "{luck}: {at}");
+        }
     }
 
     fn codes() -> impl Strategy<Value = Code> {

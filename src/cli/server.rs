@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Exit, Failure, Outcome, Printer, runtime};
@@ -117,13 +118,22 @@ pub(super) fn run(arguments: ServerArguments, printer: Printer) -> Outcome {
     let outcome = runtime.block_on(async {
         let running = start(config, Clock::system()).await.map_err(|error| failure(&error))?;
         printer.result(&running.ready, || ready_text(&running));
+        notify(&[NotifyState::Ready]);
         wait_for_end(&running).await?;
+        notify(&[NotifyState::Stopping]);
         running.stop().await;
         Ok(Exit::Yes)
     });
     // A call into a token that hangs never ends; everything of ours has ended by now.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
+}
+
+/// Tells the service manager, if there is one that listens (`NOTIFY_SOCKET`).
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(error = %error, "the service manager was not told");
+    }
 }
 
 fn ready_text(running: &Running) -> String {

@@ -15,6 +15,7 @@ mod harness;
 mod patience;
 mod policies;
 mod reload;
+mod renewal;
 mod revocation;
 mod secrets;
 #[path = "../support/softhsm.rs"]

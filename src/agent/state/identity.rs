@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::directory::Directory;
 use super::{BUNDLE, CERTIFICATE, CURRENT, IDENTITY_PREFIX, JOIN_ROOT, NODE, Problem};
 use crate::client::trust_domain_of;
-use crate::domain::{Lifetime, Timestamp, TrustDomain};
+use crate::domain::{Timestamp, TrustDomain};
 
 /// How often a reader without the lock follows a link that is switched under its eyes.
 const READS_MAX: u32 = 5;
@@ -42,13 +42,6 @@ pub struct NodeRecord {
     pub not_after: Timestamp,
     /// When the next one is to be asked for.
     pub renew_after: Timestamp,
-}
-
-impl NodeRecord {
-    /// How long the certificate lives in all.
-    pub fn life(&self) -> Lifetime {
-        self.not_after.since(self.not_before)
-    }
 }
 
 impl CurrentIdentity {
