@@ -187,15 +187,17 @@ codes! {
     CertificateRequired = "CERTIFICATE_REQUIRED", Denied, "UNAUTHENTICATED",
         "A renewal comes over a connection with the node's certificate; without one the node joins.";
     NodeUnknown = "NODE_UNKNOWN", Denied, "PERMISSION_DENIED",
-        "The certificate is good and of no enrollment that stands: it was forgotten, or taken over by another key. The agent joins again by itself.";
+        "The certificate is good and of no enrollment that stands: it was forgotten. The agent joins again by itself.";
     CloneSuspected = "CLONE_SUSPECTED", Denied, "PERMISSION_DENIED",
         "A key or certificate of this node is in use that its agent gave up: somebody has a copy of its state directory. `muster nodes show` tells the story; if it is the node itself, restored from a snapshot, allow one rejoin.";
     Locked = "LOCKED", Denied, "PERMISSION_DENIED",
         "An operator, or a clone signal, has locked this node, its instance, account, policy or certificate; `muster nodes unlock` lifts it.";
+    TooManyCertificates = "TOO_MANY_CERTIFICATES", Throttled, "RESOURCE_EXHAUSTED",
+        "This node has 50 certificates that have not ended; it gets the next one when some have. No agent asks for so many: look at `muster nodes show`.";
     PolicySetChanged = "POLICY_SET_CHANGED", Stale, "ABORTED",
         "The policy set was exchanged while this node was judged; it asks again at once.";
     ServerClockWrong = "SERVER_CLOCK_WRONG", Unavailable, "UNAVAILABLE",
-        "The server's clock is behind what it has seen before, or far from AWS's; nothing is issued until the clock is right.";
+        "The server's clock is behind what it has seen before; nothing is issued until the clock is right.";
 
     Overloaded = "OVERLOADED", Throttled, "RESOURCE_EXHAUSTED",
         "The server has too many joins in flight; wait as long as it says.";

@@ -6,6 +6,7 @@ mod refusal;
 mod renewal;
 mod time_guard;
 
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -96,8 +97,14 @@ impl JoinService {
 
     /// Refuses what never became an attempt: a message that cannot be read, a stream that is too
     /// slow, too many at once. Such a refusal has a correlation id like any other.
-    pub async fn refuse_unread(&self, code: Code, hint: Option<String>, source: &str) -> Refusal {
-        refusal::write_unread(&self.audit, code, hint, source, self.clock.now()).await
+    pub async fn refuse_unread(
+        &self,
+        kind: &'static str,
+        code: Code,
+        hint: Option<String>,
+        source: IpAddr,
+    ) -> Refusal {
+        refusal::write_unread(&self.audit, kind, code, hint, source, self.clock.now()).await
     }
 
     async fn run(

@@ -1,5 +1,7 @@
 //! What becomes of a join that stops: a class, a record, and what the node is told.
 
+use std::net::IpAddr;
+
 use serde_json::Value;
 use tracing::{error, info, warn};
 
@@ -107,18 +109,22 @@ impl Stop {
     }
 
     /// Security events are about evidence that verified and still does not fit (I17).
-    fn class(&self, account_is_known: bool) -> Class {
-        let is_security = matches!(
-            self.code(),
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all other codes are no security events")]
+    fn class(&self, account_is_known: bool, is_renewal: bool) -> Class {
+        let is_security = match self.code() {
             Code::EnrollmentConflict
-                | Code::KeyInUse
-                | Code::CloneSuspected
-                | Code::NodeUnknown
-                | Code::Locked
-                | Code::CertificateRejected
-                | Code::ProofDisproven
-                | Code::EvidenceDisagrees
-        );
+            | Code::CloneSuspected
+            | Code::NodeUnknown
+            | Code::CertificateRejected
+            | Code::ProofDisproven
+            | Code::EvidenceDisagrees => true,
+            // A locked account's old documents are in many hands, and whoever shows one must not ring
+            // the bell (K4); who has a certificate does.
+            Code::Locked => is_renewal,
+            // At a renewal it is most often the node's own key.
+            Code::KeyInUse => !is_renewal,
+            _ => false,
+        };
         match (is_security, account_is_known) {
             (true, _) => Class::Security,
             (false, true) => Class::Known,
@@ -318,7 +324,7 @@ pub(super) async fn write(
         (Some(partition), Some(account)) => policies.names_account(partition, account),
         _ => false,
     };
-    let (code, class) = (stop.code(), stop.class(account_is_known));
+    let (code, class) = (stop.code(), stop.class(account_is_known, trace.presented.is_some()));
     let mut refusal = Refusal {
         code: code.outward(),
         recorded: code,
@@ -347,16 +353,17 @@ pub(super) async fn write(
 /// Refuses what never became an attempt: counted, and explained from memory.
 pub(super) async fn write_unread(
     audit: &Audit,
+    kind: &'static str,
     code: Code,
     hint: Option<String>,
-    source: &str,
+    source: IpAddr,
     now: Timestamp,
 ) -> Refusal {
     let correlation_id = audit.correlation_id(Class::Noise).ok();
-    let mut record = Record::new(now, Class::Noise, "join", outcome_of(code));
+    let mut record = Record::new(now, Class::Noise, kind, outcome_of(code));
     record.code = Some(code);
     record.correlation_id.clone_from(&correlation_id);
-    record.source = Some(source.to_owned());
+    record.source = Some(source.to_string());
     let record = record.with("message", hint.as_deref().unwrap_or_else(|| code.remedy()));
     if let Err(unavailable) = audit.refuse(record, "unverified").await {
         error!(error = %unavailable, "a refusal could not be recorded");

@@ -11,8 +11,8 @@ use super::refusal::{self, Refusal, Stop, Trace};
 use super::{Admission, JoinService};
 use crate::audit::Class;
 use crate::domain::{Code, KeyBinding, PublicKey, Purpose};
-use crate::methods::{self, Presented};
-use crate::policy::PolicySet;
+use crate::methods::{self, FactsNeeded, JoinMethod, LookUp, Presented, Proof};
+use crate::policy::{Candidates, PolicySet, Strength};
 use crate::registry::{
     Asking, Conflict, Enrollment, Lock, LockTarget, PresentedCertificate, RecordError,
 };
@@ -111,8 +111,9 @@ impl JoinService {
         let view = self.registry.view(subject, &holder.slot, key, candidates.policy()).await?;
         let early = view.refuse_renewal_early(subject, &holder.slot, certificate, key, epoch, now);
         if let Err(conflict) = early {
-            let is_unproven = !needed.proof_required;
-            return Err(self.lock_clone(conflict, is_unproven, holder, trace).await);
+            let is_clone = conflict.code == Code::CloneSuspected;
+            let proves = is_clone && self.proves(method.as_ref(), &candidates, &presented).await?;
+            return Err(self.lock_clone(conflict, !proves, holder, trace).await);
         }
         let facts = methods::gather(method.as_ref(), candidates.claims(), &presented, &needed)
             .instrument(info_span!("gather"))
@@ -138,11 +139,26 @@ impl JoinService {
         let recorded = match recorded {
             Ok(recorded) => recorded,
             Err(RecordError::Conflict(conflict)) if conflict.code == Code::CloneSuspected => {
-                return Err(self.lock_clone(conflict, true, holder, trace).await);
+                let is_unproven = approval.strength() != Strength::Proof;
+                return Err(self.lock_clone(conflict, is_unproven, holder, trace).await);
             }
             Err(error) => return Err(self.keep_floor(error, subject, now).await),
         };
         self.complete(&recorded, correlation_id).await
+    }
+
+    /// Whether whoever shows a certificate that was given up is the node itself, restored from a
+    /// snapshot: then nobody is locked. Where a proof is required nobody is locked either.
+    async fn proves(
+        &self,
+        method: &dyn JoinMethod,
+        candidates: &Candidates,
+        presented: &Presented<'_>,
+    ) -> Result<bool, Stop> {
+        let proof_required = candidates.needed().proof_required;
+        let needed = FactsNeeded { proof_required: false, look_up: LookUp::None };
+        let facts = methods::gather(method, candidates.claims(), presented, &needed).await?;
+        Ok(proof_required || facts.values().proof == Proof::Proven)
     }
 
     /// Where nobody has to prove anything, two of one node cannot be told apart: that node alone is

@@ -10,7 +10,8 @@ use crate::policy::{Approval, Strength};
 
 /// How many past events a node's record keeps; the audit log keeps all.
 const HISTORY_LENGTH: usize = 50;
-/// How many superseded serials are kept that have not ended.
+/// How many certificates a node may have that were superseded and have not ended. There is no more
+/// than one for each third of a life unless somebody collects them.
 const SUPERSEDED_LENGTH: usize = 50;
 
 /// One record per subject and slot.
@@ -79,7 +80,7 @@ pub enum State {
     },
 }
 
-/// A certificate that another took the place of.
+/// A certificate that another took the place of, and that is not revoked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Superseded {
@@ -87,6 +88,12 @@ pub struct Superseded {
     pub serial: Serial,
     /// Its end.
     pub not_after: Timestamp,
+    /// Its key.
+    pub key: KeyDigest,
+    /// SHA-256 of it, if it was ever issued.
+    pub fingerprint: Option<String>,
+    /// The policy that it is by.
+    pub policy: String,
 }
 
 /// One rejoin that an operator has allowed.
@@ -123,16 +130,16 @@ pub(super) enum Which {
     Next,
 }
 
-/// What the enrollment rests on: for one key in one run the best evidence that ever came, so that an
-/// hour without STS does not make it one that a thief's proof could displace (K10).
-fn strongest(before: Option<&Enrollment>, approval: &Approval, ruling: Ruling) -> Strength {
-    let is_renewal = matches!(ruling.change, Change::Renew | Change::Outrun);
-    let same = before.filter(|one| {
-        one.state == State::Bound
-            && one.epoch == approval.epoch()
-            && (is_renewal || one.key() == approval.order().public_key.digest())
-    });
-    same.map_or(approval.strength(), |one| one.strength.max(approval.strength()))
+/// What a key rests on: in one run the best evidence that ever came with it, so that an hour without
+/// STS does not make it one that a thief's proof could displace (K10). A new key begins with its own.
+fn strongest(before: Option<&Enrollment>, approval: &Approval) -> Strength {
+    let key = approval.order().public_key.digest();
+    let same_run = before.filter(|one| one.state == State::Bound && one.epoch == approval.epoch());
+    let same_key = same_run.into_iter().flat_map(Enrollment::issues).filter(|one| one.key() == key);
+    same_key
+        .map(|one| one.strength)
+        .max()
+        .map_or(approval.strength(), |best| best.max(approval.strength()))
 }
 
 impl Enrollment {
@@ -151,13 +158,12 @@ impl Enrollment {
         match (ruling.change, before) {
             (Change::Repeat | Change::RepeatNext, Some(before)) => before,
             (Change::Renew | Change::Outrun, Some(before)) => {
-                let issue = Issue::of(approval.order().clone());
-                let current = before.current.clone();
                 let mut renewed = Self::decided(Some(&before), approval, ruling, source, now);
-                if let Some(next) = before.next {
+                if let Some(next) = before.next.filter(|_| !ruling.change.revokes()) {
                     renewed.supersede(&next, now);
                 }
-                renewed.current = current;
+                let issue = std::mem::replace(&mut renewed.current, before.current);
+                renewed.strength = before.strength;
                 renewed.next = Some(issue);
                 renewed
             }
@@ -173,7 +179,8 @@ impl Enrollment {
         source: &str,
         now: Timestamp,
     ) -> Self {
-        let keeps_current = matches!(ruling.change, Change::Renew | Change::Outrun);
+        let is_join = !matches!(ruling.change, Change::Renew | Change::Outrun);
+        let strength = strongest(before, approval);
         let floor = before.map_or(approval.epoch(), |one| one.floor.max(approval.epoch()));
         let grant = before.and_then(|one| one.grant.clone()).filter(|_| !ruling.uses_grant);
         let mut enrollment = Self {
@@ -183,7 +190,7 @@ impl Enrollment {
             state: State::Bound,
             floor,
             epoch: approval.epoch(),
-            strength: strongest(before, approval, ruling),
+            strength,
             method: approval.method().to_owned(),
             policy: approval.policy().to_string(),
             policy_hash: approval.policy_hash().clone(),
@@ -194,9 +201,13 @@ impl Enrollment {
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),
             claims: approval.claims().values().to_json(),
-            current: Issue::of(approval.order().clone()),
+            current: Issue::of(approval, strength),
             next: None,
-            superseded: before.map(|one| one.superseded.clone()).unwrap_or_default(),
+            // What is revoked has an entry of its own and is kept no longer.
+            superseded: before
+                .filter(|_| !ruling.change.revokes())
+                .map(|one| one.superseded.clone())
+                .unwrap_or_default(),
             grant,
             rejoins: before
                 .filter(|one| one.epoch == approval.epoch())
@@ -207,7 +218,8 @@ impl Enrollment {
             source: source.to_owned(),
             history: before.map(|one| one.history.clone()).unwrap_or_default(),
         };
-        for issue in before.into_iter().filter(|_| !keeps_current).flat_map(Self::issues) {
+        let gives_up = is_join && !ruling.change.revokes();
+        for issue in before.into_iter().filter(|_| gives_up).flat_map(Self::issues) {
             enrollment.supersede(issue, now);
         }
         let (order, what) = (approval.order(), ruling.change.in_history());
@@ -219,6 +231,7 @@ impl Enrollment {
     fn promote(&mut self, now: Timestamp) {
         if let Some(next) = self.next.take() {
             let last = std::mem::replace(&mut self.current, next);
+            self.strength = self.current.strength;
             self.supersede(&last, now);
         }
     }
@@ -241,15 +254,38 @@ impl Enrollment {
         issues.into_iter().find(|issue| issue.order.serial == serial)
     }
 
-    /// Which of its certificates was presented; none if it is one that was given up.
+    /// Which of its certificates was presented; none if its key was given up. An earlier one of a key
+    /// that is still the node's is as good: the reply that brought the later one was lost (I5).
     pub(super) fn which(&self, presented: &PresentedCertificate) -> Option<Which> {
-        if self.current.is(presented) {
+        let earlier = self.superseded.iter().find(|one| {
+            one.serial == presented.serial
+                && one.fingerprint.as_ref() == Some(&presented.fingerprint)
+        });
+        let is_of = |issue: &Issue| {
+            issue.is(presented) || earlier.is_some_and(|one| one.key == issue.key())
+        };
+        if is_of(&self.current) {
             Some(Which::Current)
-        } else if self.next.as_ref().is_some_and(|next| next.is(presented)) {
+        } else if self.next.as_ref().is_some_and(is_of) {
             Some(Which::Next)
         } else {
             None
         }
+    }
+
+    /// Whether it has so many certificates that no more are made before some end.
+    pub(super) fn is_full(&self, now: Timestamp) -> bool {
+        let alive = self.superseded.iter().filter(|one| one.not_after > now).count();
+        alive >= SUPERSEDED_LENGTH
+    }
+
+    /// Every certificate that is not revoked and has not ended: serial, end and policy.
+    pub(super) fn alive(&self, now: Timestamp) -> impl Iterator<Item = (Serial, Timestamp, &str)> {
+        let held =
+            self.issues().map(|one| (one.order.serial, one.order.not_after, one.policy.as_str()));
+        let given_up =
+            self.superseded.iter().map(|one| (one.serial, one.not_after, one.policy.as_str()));
+        held.chain(given_up).filter(move |(_, not_after, _)| *not_after >= now)
     }
 
     /// The key that is bound.
@@ -271,9 +307,8 @@ impl Enrollment {
         self.state = State::Forgotten { until };
         self.floor = self.floor.max(self.epoch);
         self.grant = None;
-        for issue in [Some(self.current.clone()), self.next.take()].into_iter().flatten() {
-            self.supersede(&issue, now);
-        }
+        self.next = None;
+        self.superseded.clear();
         self.log(now, "forgotten", None, self.key(), Some(reason));
     }
 
@@ -288,11 +323,15 @@ impl Enrollment {
     }
 
     fn supersede(&mut self, issue: &Issue, now: Timestamp) {
-        let (serial, not_after) = (issue.order.serial, issue.order.not_after);
+        let serial = issue.order.serial;
         self.superseded.retain(|one| one.not_after > now && one.serial != serial);
-        self.superseded.push(Superseded { serial, not_after });
-        let surplus = self.superseded.len().saturating_sub(SUPERSEDED_LENGTH);
-        self.superseded.drain(..surplus);
+        self.superseded.push(Superseded {
+            serial,
+            not_after: issue.order.not_after,
+            key: issue.key(),
+            fingerprint: issue.fingerprint.clone(),
+            policy: issue.policy.clone(),
+        });
     }
 
     fn log(

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{KeyDigest, Lifetime, Serial, Timestamp};
-use crate::policy::Order;
+use crate::policy::{Approval, Order, Strength};
 
 /// An order, and the certificate that fulfils it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -13,6 +13,10 @@ use crate::policy::Order;
 pub struct Issue {
     /// The certificate that was decided.
     pub order: Order,
+    /// The policy that it is by.
+    pub policy: String,
+    /// How its key was proven.
+    pub strength: Strength,
     /// The certificate that was issued, base64 DER, leaf first; none until it is remembered.
     pub certificate: Option<Vec<String>>,
     /// SHA-256 of the leaf, lower-case hexadecimal.
@@ -30,8 +34,14 @@ pub struct PresentedCertificate {
 
 impl Issue {
     /// An order that nothing was issued for yet.
-    pub(super) fn of(order: Order) -> Self {
-        Self { order, certificate: None, fingerprint: None }
+    pub(super) fn of(approval: &Approval, strength: Strength) -> Self {
+        Self {
+            order: approval.order().clone(),
+            policy: approval.policy().to_string(),
+            strength,
+            certificate: None,
+            fingerprint: None,
+        }
     }
 
     /// The node's key.

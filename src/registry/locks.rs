@@ -80,13 +80,32 @@ impl LockTarget {
                 segment("partition") == Some(partition.as_str())
                     && segment("account_id") == Some(account.as_str())
             }
-            Self::Policy(policy) => enrollment.policy == policy.as_str(),
+            Self::Policy(policy) => {
+                enrollment.issues().any(|issue| issue.policy == policy.as_str())
+            }
             Self::Serial(serial) => enrollment.issues().any(|issue| issue.order.serial == *serial),
+        }
+    }
+
+    /// Whether a lock of this takes a certificate of the node out of service, which is by this policy.
+    /// A lock of a policy is about what came by it, whatever the node has joined since.
+    pub(super) fn holds_certificate(&self, enrollment: &Enrollment, by: &str) -> bool {
+        match self {
+            Self::Policy(policy) => policy.as_str() == by,
+            Self::Node(_) | Self::Instance(_) | Self::Account { .. } | Self::Serial(_) => {
+                self.holds(enrollment)
+            }
         }
     }
 }
 
 impl Lock {
+    /// This lock in the place of one that stands: nothing that is locked is let out by it.
+    fn joined_with(&self, known: &Self) -> Self {
+        let until = self.until.zip(known.until).map(|(own, known)| own.max(known));
+        Self { since: known.since, until, ..self.clone() }
+    }
+
     /// Whether it stands at this time.
     pub fn stands(&self, now: Timestamp) -> bool {
         self.until.is_none_or(|until| now <= until)
@@ -94,18 +113,21 @@ impl Lock {
 }
 
 impl Registry {
-    /// Places locks. A lock of the same target gives way: its reason and end are replaced.
+    /// Places locks. Of a lock that stands already the beginning stays, and the later end.
     pub async fn lock(
         &self,
         locks: &[Lock],
         audit: impl Fn() -> Result<Vec<Append>, StoreUnavailable>,
     ) -> Result<(), StoreUnavailable> {
-        let puts = locks.iter().map(|lock| put(&lock.target.key(), lock));
-        let transaction = Transaction {
-            puts: puts.collect::<Result<_, _>>()?,
-            appends: audit()?,
-            ..Transaction::default()
-        };
+        let mut puts = Vec::new();
+        for lock in locks {
+            let key = lock.target.key();
+            let known = self.read::<Lock>(&key).await?.map(|(known, _)| known);
+            let known = known.filter(|known| known.stands(lock.since));
+            let lock = known.map_or_else(|| lock.clone(), |known| lock.joined_with(&known));
+            puts.push(put(&key, &lock)?);
+        }
+        let transaction = Transaction { puts, appends: audit()?, ..Transaction::default() };
         self.commit_revoking(transaction).await
     }
 

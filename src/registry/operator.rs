@@ -1,7 +1,7 @@
 //! What an operator, or what the cloud tells, changes of an enrollment outside of a join.
 
 use super::revocation::revoke;
-use super::{ATTEMPTS, Enrollment, Registry, put};
+use super::{ATTEMPTS, Enrollment, KeyEntry, Registry, enrollment_key, key_key, put};
 use crate::domain::{Lifetime, NodeId, Timestamp};
 use crate::store::{Append, CommitError, Condition, Put, StoreUnavailable, Transaction};
 
@@ -20,9 +20,14 @@ impl Registry {
     ) -> Result<Option<Enrollment>, StoreUnavailable> {
         let until = now.plus(FORGET_WINDOW);
         let forgotten = self.amend(node, audit, |enrollment| {
-            let revoked = enrollment.issues().map(|issue| revoke(issue, now)).collect();
+            let mut puts = revoke(enrollment, |_| false, now)?;
+            if let Some(key) = enrollment.next_key() {
+                let held = enrollment_key(&enrollment.subject, &enrollment.slot);
+                let retired = KeyEntry { enrollment: held.as_str().to_owned(), retired: true };
+                puts.push(put(&key_key(key), &retired)?);
+            }
             enrollment.forget(until, reason, now);
-            revoked
+            Ok(puts)
         });
         let forgotten = forgotten.await?;
         self.revocations.changed();

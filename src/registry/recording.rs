@@ -232,12 +232,9 @@ fn transaction(
     for key in before.map(keys).unwrap_or_default().difference(&keys(after)) {
         puts.push(put(&key_key(*key), &retired)?);
     }
-    if ruling.change.revokes() {
-        let is_kept =
-            |issue: &&Issue| after.issues().any(|kept| kept.order.serial == issue.order.serial);
-        for issue in before.into_iter().flat_map(Enrollment::issues).filter(|one| !is_kept(one)) {
-            puts.push(revoke(issue, now)?);
-        }
+    if let Some(before) = before.filter(|_| ruling.change.revokes()) {
+        let is_kept = |serial| after.issues().any(|kept| kept.order.serial == serial);
+        puts.extend(revoke(before, is_kept, now)?);
     }
     Ok(transaction)
 }

@@ -19,12 +19,13 @@ pub(super) fn refuse_early(
     new_key: KeyDigest,
     epoch: Timestamp,
 ) -> Result<(), Box<Conflict>> {
-    let (enrollment, _) = standing(view, presented)?;
+    let (enrollment, which) = standing(view, presented)?;
     if epoch < enrollment.floor {
         let message = format!("a later run of the instance than that of {epoch} is known");
         return Err(Conflict::new(Code::EpochStale, &message, Some(enrollment)));
     }
-    if new_key == enrollment.key() {
+    let shown = enrollment.issue(which).key();
+    if new_key == enrollment.key() || new_key == shown {
         let message = "a renewal is for a new key, and this one is in use";
         return Err(Conflict::new(Code::KeyInUse, message, Some(enrollment)));
     }
@@ -74,16 +75,16 @@ pub(super) fn admit(
     refuse_early(view, place, presented, new_key, approval.epoch())?;
     rules::refuse_earlier_run(view.enrollment(), approval)?;
     let (enrollment, which) = standing(view, presented)?;
-    let ruling = Ruling::of(Change::Renew);
+    let ruling = rules::bounded(enrollment, Ruling::of(Change::Renew), now);
     let next = match which {
-        Which::Next => return Ok(Ruling { promotes: true, ..ruling }),
+        Which::Next => return Ok(Ruling { promotes: true, ..ruling? }),
         Which::Current => enrollment.next.as_ref(),
     };
     match next {
-        None => Ok(ruling),
+        None => ruling,
         Some(next) if next.key() == new_key => {
             let repeats = rules::is_worth_repeating(enrollment, next, approval, now);
-            Ok(if repeats { Ruling::of(Change::RepeatNext) } else { ruling })
+            if repeats { Ok(Ruling::of(Change::RepeatNext)) } else { ruling }
         }
         // The one that proves itself afresh goes on; without a proof nobody can tell which is the
         // node (T56).

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use super::{ATTEMPTS, Enrollment, Issue, Registry, decode, put};
+use super::{ATTEMPTS, Enrollment, Registry, decode, put};
 use crate::domain::{Serial, Timestamp};
 use crate::store::{CommitError, Condition, Key, Put, StoreUnavailable, Transaction};
 
@@ -30,13 +30,20 @@ struct Revoked {
     not_after: Timestamp,
 }
 
-/// The entry that revokes a certificate until it ends.
-pub(super) fn revoke(issue: &Issue, now: Timestamp) -> Result<Put, StoreUnavailable> {
-    let key = Key::new(["revoked", issue.order.serial.to_string().as_str()]);
-    let not_after = issue.order.not_after;
-    let mut entry = put(&key, &Revoked { since: now, not_after })?;
-    entry.expires_at = Some(not_after);
-    Ok(entry)
+/// The entries that revoke certificates until they end: those of `enrollment` but for the kept ones.
+pub(super) fn revoke(
+    enrollment: &Enrollment,
+    is_kept: impl Fn(Serial) -> bool,
+    now: Timestamp,
+) -> Result<Vec<Put>, StoreUnavailable> {
+    let gone = enrollment.alive(now).filter(|(serial, ..)| !is_kept(*serial));
+    gone.map(|(serial, not_after, _)| {
+        let key = Key::new(["revoked", serial.to_string().as_str()]);
+        let mut entry = put(&key, &Revoked { since: now, not_after })?;
+        entry.expires_at = Some(not_after);
+        Ok(entry)
+    })
+    .collect()
 }
 
 impl Registry {
@@ -94,18 +101,22 @@ impl Registry {
         }
         let locks = self.locks().await?;
         let locks: Vec<_> = locks.iter().filter(|lock| lock.stands(now)).collect();
-        if locks.is_empty() {
-            return Ok(revoked);
-        }
-        let is_live =
-            |enrollment: &Enrollment| enrollment.issues().any(|issue| issue.order.not_after >= now);
-        let (nodes, _) = self.list(None, usize::MAX, is_live).await?;
-        for node in &nodes {
-            let Some(lock) = locks.iter().find(|lock| lock.target.holds(node)) else { continue };
-            let held = node.issues().map(|issue| (issue.order.serial, issue.order.not_after));
-            let given_up = node.superseded.iter().map(|one| (one.serial, one.not_after));
-            for (serial, _) in held.chain(given_up).filter(|(_, not_after)| *not_after >= now) {
-                revoked.entry(serial).or_insert(lock.since);
+        let mut after = None;
+        while !locks.is_empty() {
+            let page = self.store.scan("enrollment/", after.as_ref(), BATCH).await?;
+            for (key, versioned) in page.items {
+                let node: Enrollment = decode(&key, &versioned.value)?;
+                for (serial, _, policy) in node.alive(now) {
+                    let lock =
+                        locks.iter().find(|lock| lock.target.holds_certificate(&node, policy));
+                    if let Some(lock) = lock {
+                        revoked.entry(serial).or_insert(lock.since);
+                    }
+                }
+                after = Some(key);
+            }
+            if !page.more {
+                break;
             }
         }
         Ok(revoked)

@@ -243,9 +243,27 @@ pub(super) fn admit(
         } else {
             admit_other_key(enrollment, approval, has_grant, now)?
         };
+        ruling = bounded(enrollment, ruling, now)?;
     }
     // A grant is good for one use: another key, or a document that is too old.
     ruling.uses_grant = relies_on_grant || ruling.change == Change::Rebind;
+    Ok(ruling)
+}
+
+/// Whoever has one good certificate cannot collect more than can be kept in mind and revoked.
+pub(super) fn bounded(
+    enrollment: &Enrollment,
+    ruling: Ruling,
+    now: Timestamp,
+) -> Result<Ruling, Box<Conflict>> {
+    let adds_one = matches!(ruling.change, Change::Reorder | Change::Renew);
+    if adds_one && enrollment.is_full(now) {
+        return Err(Conflict::new(
+            Code::TooManyCertificates,
+            "this node has as many certificates as may be alive at a time",
+            Some(enrollment),
+        ));
+    }
     Ok(ruling)
 }
 
@@ -312,9 +330,10 @@ fn admit_other_key(
 /// let such a node back in by a proof, so many times, once the bound key has missed its renewal by so
 /// much: a holder that lives is never put out.
 fn may_rejoin(enrollment: &Enrollment, approval: &Approval, now: Timestamp) -> bool {
-    let Some(rejoin) = approval.rejoin().filter(|_| approval.strength() == Strength::Proof) else {
-        return false;
-    };
+    // A node names its policy: another one may not put out a holder that its own protects.
+    let is_asked_for =
+        approval.strength() == Strength::Proof && enrollment.policy == approval.policy().as_str();
+    let Some(rejoin) = approval.rejoin().filter(|_| is_asked_for) else { return false };
     let mut due = enrollment.issues().map(|issue| issue.order.renew_after);
     enrollment.rejoins < rejoin.limit && due.all(|due| now > due.plus(rejoin.when_silent))
 }

@@ -1,5 +1,7 @@
 //! What is on record about a subject and a key, read once and held against every decision.
 
+use std::collections::BTreeSet;
+
 use super::locks::{Lock, LockTarget};
 use super::{
     Conflict, Enrollment, KeyEntry, PresentedCertificate, Registry, decode, enrollment_key,
@@ -35,12 +37,14 @@ impl Registry {
         view.enrollment = parse(&place, found.next().flatten())?;
         view.key = parse(&key, found.next().flatten())?;
         view.add_locks(locks, found)?;
-        let held = view.enrollment().into_iter().flat_map(Enrollment::issues);
-        let serials: Vec<Key> =
-            held.map(|issue| LockTarget::Serial(issue.order.serial).key()).collect();
-        if !serials.is_empty() {
-            let found = self.store.get_all(&serials).await?;
-            view.add_locks(serials, found.into_iter())?;
+        let held = view.enrollment().map(held_locks).unwrap_or_default();
+        let held: Vec<Key> = held
+            .into_iter()
+            .filter(|key| view.locks.iter().all(|(known, _)| known != key))
+            .collect();
+        if !held.is_empty() {
+            let found = self.store.get_all(&held).await?;
+            view.add_locks(held, found.into_iter())?;
         }
         Ok(view)
     }
@@ -169,6 +173,16 @@ fn lock_targets(subject: &Subject, slot: &str, policy: &PolicyName) -> Vec<LockT
             .map(|(partition, account)| LockTarget::Account { partition, account }),
     );
     targets
+}
+
+/// The locks that could hold the certificates of a node, by their serials and by the policies that
+/// they came by: a locked policy is not left by joining under another.
+fn held_locks(enrollment: &Enrollment) -> BTreeSet<Key> {
+    let targets = enrollment.issues().flat_map(|issue| {
+        let policy = issue.policy.parse().map(LockTarget::Policy);
+        policy.into_iter().chain([LockTarget::Serial(issue.order.serial)])
+    });
+    targets.map(|target| target.key()).collect()
 }
 
 fn parse<T: serde::de::DeserializeOwned>(

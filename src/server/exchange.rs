@@ -142,7 +142,6 @@ impl Exchange {
         };
         self.metrics.join_seconds.observe(watch.elapsed().as_secs_f64());
         let admission = outcome?;
-        self.method = self.method_label(&admission.enrollment.method);
         info!(join.correlation_id = %admission.correlation_id,
             node = %admission.enrollment.node_id, serial = %admission.order.serial,
             "{}", self.kind.done());
@@ -182,7 +181,10 @@ impl Exchange {
             return Err(self.refuse(Code::CertificateRequired, None).await);
         };
         match presented(&CertificateDer::from(leaf.as_ref())) {
-            Some(certificate) => Ok(Begun::Renewal { start, certificate }),
+            Some(certificate) => {
+                self.method = self.method_of(&certificate).await;
+                Ok(Begun::Renewal { start, certificate })
+            }
             None => Err(self.refuse(Code::NodeUnknown, None).await),
         }
     }
@@ -205,11 +207,17 @@ impl Exchange {
     }
 
     async fn refuse(&self, code: Code, hint: Option<String>) -> Refusal {
-        self.joins.refuse_unread(code, hint, &self.source().to_string()).await
+        self.joins.refuse_unread(self.kind.in_audit(), code, hint, self.source()).await
     }
 
     fn source(&self) -> IpAddr {
         self.connection.peer.ip().to_canonical()
+    }
+
+    /// The method by which the holder of a certificate joined.
+    async fn method_of(&self, certificate: &PresentedCertificate) -> &'static str {
+        let holder = self.joins.registry.holder(certificate.serial).await;
+        holder.ok().flatten().map_or("unknown", |holder| self.method_label(&holder.method))
     }
 
     fn method_label(&self, name: &str) -> &'static str {
@@ -224,6 +232,14 @@ impl Kind {
         match self {
             Self::Join => "Join",
             Self::Renewal => "Renew",
+        }
+    }
+
+    /// The kind of its audit records.
+    pub(super) const fn in_audit(self) -> &'static str {
+        match self {
+            Self::Join => "join",
+            Self::Renewal => "renew",
         }
     }
 

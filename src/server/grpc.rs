@@ -80,8 +80,9 @@ impl Api {
 
     async fn refuse_second(&self, connection: &Connection, kind: Kind) -> Status {
         let hint = "a connection serves one join or renewal; open another".to_owned();
-        let source = connection.peer.ip().to_canonical().to_string();
-        let refusal = self.joins.refuse_unread(Code::MalformedRequest, Some(hint), &source).await;
+        let source = connection.peer.ip().to_canonical();
+        let (kind_in_audit, code) = (kind.in_audit(), Code::MalformedRequest);
+        let refusal = self.joins.refuse_unread(kind_in_audit, code, Some(hint), source).await;
         let labels = JoinLabels { method: "unknown", code: Code::MalformedRequest.as_str() };
         self.metrics.count(kind, &labels);
         refused(&refusal)

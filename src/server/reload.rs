@@ -40,6 +40,19 @@ pub(super) struct Reloader {
     pub(super) certificates: SharedCertificates,
     pub(super) status: Mutex<Status>,
     pub(super) asked: Notify,
+    /// What the files looked like before they were loaded first.
+    pub(super) loaded: Look,
+}
+
+/// What directories look like: it differs when anything in them does.
+pub(super) type Look = u64;
+
+/// Why files are not in force.
+enum NotLoaded {
+    /// They are broken: only another change helps.
+    Broken(String),
+    /// Something else did not work: it is tried again.
+    NotNow(String),
 }
 
 /// How the last load went.
@@ -76,8 +89,8 @@ impl Reloader {
 
     /// Looks for changes until `stop` says so.
     pub(super) async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
-        let mut loaded = self.look().await;
-        let mut seen = loaded;
+        let mut loaded = Some(self.loaded);
+        let mut seen = self.loaded;
         loop {
             let is_asked = tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY) => false,
@@ -85,26 +98,25 @@ impl Reloader {
                 _ = stop.wait_for(|stop| *stop) => return,
             };
             let now = self.look().await;
-            if is_asked || (now == seen && now != loaded) {
-                self.load().await;
-                loaded = now;
+            if is_asked || (now == seen && loaded != Some(now)) {
+                let is_settled = self.load().await;
+                loaded = is_settled.then_some(now);
             }
             seen = now;
         }
     }
 
-    async fn look(&self) -> u64 {
-        let directories = [Some(self.policies_dir.clone()), self.certificates_dir.clone()];
-        let look = move || directories.iter().flatten().map(|one| look(one)).collect::<Vec<_>>();
-        let looks = tokio::task::spawn_blocking(look).await.unwrap_or_default();
-        let mut hash = DefaultHasher::new();
-        looks.hash(&mut hash);
-        hash.finish()
+    async fn look(&self) -> Look {
+        let (policies, certificates) = (self.policies_dir.clone(), self.certificates_dir.clone());
+        let look = move || look(&policies, certificates.as_deref());
+        tokio::task::spawn_blocking(look).await.unwrap_or_default()
     }
 
-    async fn load(&self) {
+    /// Loads the files, and says whether there is nothing left to try.
+    async fn load(&self) -> bool {
         let loaded = self.try_load().await;
         let failed = loaded.is_err();
+        let is_broken = matches!(loaded, Err(NotLoaded::Broken(_)));
         self.metrics.policy_reload_failed.set(i64::from(failed));
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         match loaded {
@@ -113,17 +125,26 @@ impl Reloader {
                     info!("the policy files are in force again");
                 }
                 status.loaded_at = self.joins.clock.now();
+                true
             }
-            Err(error) => {
+            Err(NotLoaded::Broken(error) | NotLoaded::NotNow(error))
+                if status.error.as_ref() == Some(&error) =>
+            {
+                // It was said; here it is only tried again.
+                is_broken
+            }
+            Err(NotLoaded::Broken(error) | NotLoaded::NotNow(error)) => {
                 error!(error = %error,
                     "the policy files were not loaded: the set before them stays in force");
                 status.error = Some(error);
+                is_broken
             }
         }
     }
 
-    async fn try_load(&self) -> Result<(), String> {
-        let certificates = self.certificates_dir.as_deref().map(read_certificates).transpose()?;
+    async fn try_load(&self) -> Result<(), NotLoaded> {
+        let certificates = self.certificates_dir.as_deref().map(read_certificates).transpose();
+        let certificates = certificates.map_err(NotLoaded::Broken)?;
         let regions = match &certificates {
             Some(certificates) => certificates.known_regions().clone(),
             None => self.certificates.current().known_regions().clone(),
@@ -131,16 +152,18 @@ impl Reloader {
         let vocabulary = Vocabulary { methods: methods::ALL, regions };
         let (directory, now) = (self.policies_dir.clone(), self.joins.clock.now());
         let read = move || policy_directory::load(&directory, &vocabulary, Some(now));
-        let read = tokio::task::spawn_blocking(read).await.map_err(|error| error.to_string())?;
-        let read = read.map_err(|error| error.to_string())?;
+        let read = tokio::task::spawn_blocking(read).await;
+        let read = read.map_err(|error| NotLoaded::NotNow(error.to_string()))?;
+        let read = read.map_err(|error| NotLoaded::NotNow(error.to_string()))?;
         let (errors, warnings): (Vec<Finding>, Vec<Finding>) =
             read.findings.into_iter().partition(Finding::is_error);
         let Some(set) = read.set else {
             let first = errors.first().map(ToString::to_string).unwrap_or_default();
-            return Err(format!("{} errors; the first is {first}", errors.len()));
+            let message = format!("{} errors; the first is {first}", errors.len());
+            return Err(NotLoaded::Broken(message));
         };
         // Whatever can go wrong comes before the first change.
-        let unkept = |error: StoreUnavailable| error.to_string();
+        let unkept = |error: StoreUnavailable| NotLoaded::NotNow(error.to_string());
         policies::keep(&self.joins.registry, &set).await.map_err(unkept)?;
         let before = self.joins.policies();
         if before.hash() != set.hash() {
@@ -150,7 +173,7 @@ impl Reloader {
             }
         }
         if let Some(certificates) = certificates {
-            self.certificates.exchange(certificates);
+            self.exchange_certificates(certificates).await.map_err(unkept)?;
         }
         if before.hash() != set.hash() {
             self.metrics.policies.set(i64::try_from(set.len()).unwrap_or(i64::MAX));
@@ -160,6 +183,24 @@ impl Reloader {
                 warn!(error = %error, "whom the new policy set ends is not known");
             }
         }
+        Ok(())
+    }
+
+    /// Whoever can add a certificate can forge the instances of its region, so that is on record
+    /// before it is believed.
+    async fn exchange_certificates(
+        &self,
+        certificates: RegionCertificates,
+    ) -> Result<(), StoreUnavailable> {
+        let (before, after) = (self.certificates.current().digest(), certificates.digest());
+        if before != after {
+            let now = self.joins.clock.now();
+            let record = Record::new(now, Class::Security, "region-certificates", Outcome::Done);
+            let record = record.with("before", before).with("after", after.clone());
+            self.joins.audit.write(&record).await?;
+            info!(digest = after, "other region certificates are in force");
+        }
+        self.certificates.exchange(certificates);
         Ok(())
     }
 
@@ -208,8 +249,16 @@ fn still_admits(set: &PolicySet, node: &Enrollment, now: Timestamp) -> bool {
         .is_ok_and(|claims| set.may_admit(&node.policy, method.name, &claims, node.epoch, now))
 }
 
-/// What a directory looks like: names, sizes and times, links followed.
-fn look(directory: &Path) -> Vec<(String, Option<[i64; 5]>)> {
+/// What the directories look like.
+pub(super) fn look(policies: &Path, certificates: Option<&Path>) -> Look {
+    let mut hash = DefaultHasher::new();
+    look_at(policies).hash(&mut hash);
+    certificates.map(look_at).hash(&mut hash);
+    hash.finish()
+}
+
+/// Names, sizes and times, links followed.
+fn look_at(directory: &Path) -> Vec<(String, Option<[i64; 5]>)> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     let mut seen: Vec<_> = entries
         .filter_map(Result::ok)

@@ -34,8 +34,8 @@ const LIST_AGE_MAX: Lifetime = Lifetime::from_hours(1);
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long a change waits for others that come with it.
 const GATHER_FOR: Duration = Duration::from_millis(100);
-/// How long a CA backend may take, as for a certificate.
-const SIGN_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long reading a large fleet and signing may take.
+const PUBLISH_TIMEOUT: Duration = Duration::from_mins(2);
 /// Bounds of the listener: connections at a time, and how long one may last.
 const CONNECTIONS_MAX: usize = 512;
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
@@ -53,14 +53,21 @@ pub(super) struct Publisher {
 #[derive(Debug, Default)]
 struct Published {
     der: Bytes,
+    /// None until this process has made one.
     made_at: Option<Timestamp>,
     revoked: BTreeMap<Serial, Timestamp>,
+    /// When a lock ends, so that the list changes by itself.
+    changes_at: Option<Timestamp>,
 }
 
 impl Publisher {
     /// Publishes to this file.
     pub(super) fn new(joins: Arc<JoinService>, metrics: Arc<Metrics>, path: PathBuf) -> Self {
-        Self { joins, metrics, path, published: RwLock::default() }
+        // Until there is a new one the last process's is better than none: it is signed, and says
+        // until when it is good.
+        let der = fs::read(&path).unwrap_or_default().into();
+        let published = RwLock::new(Published { der, ..Published::default() });
+        Self { joins, metrics, path, published }
     }
 
     /// Publishes once, and then whenever something changes, until `stop` says so.
@@ -74,25 +81,36 @@ impl Publisher {
             if has_changed {
                 tokio::time::sleep(GATHER_FOR).await;
             }
-            self.publish().await;
+            // Reading who is revoked may be long work in a large fleet: nobody does it for nothing.
+            if has_changed || self.is_time() {
+                self.publish().await;
+            }
         }
     }
 
     /// Makes a new list if one is due.
     pub(super) async fn publish(&self) {
-        let published = timeout(SIGN_TIMEOUT, self.try_publish()).await;
+        let published = timeout(PUBLISH_TIMEOUT, self.try_publish()).await;
         let outcome = published.unwrap_or_else(|_| Err("no answer in time".to_owned()));
         self.metrics.crl_failed.set(i64::from(outcome.is_err()));
         if let Err(error) = outcome {
             error!(error = %error, "the revocation list was not made: the one before it stands");
+            // It is tried again at the next look.
+            self.published.write().unwrap_or_else(PoisonError::into_inner).made_at = None;
         }
     }
 
     async fn try_publish(&self) -> Result<(), String> {
         let now = self.joins.clock.now();
+        if self.joins.time_guard.see(now) {
+            return Err(format!("the clock says {now}, and it has seen later times"));
+        }
         let registry = &self.joins.registry;
+        let locks = registry.locks().await.map_err(|error| error.to_string())?;
+        let ends = locks.iter().filter(|lock| lock.stands(now)).filter_map(|lock| lock.until);
+        let changes_at = ends.min();
         let revoked = registry.revoked(now).await.map_err(|error| error.to_string())?;
-        if !self.is_due(&revoked, now) {
+        if !self.is_due(&revoked, changes_at, now) {
             return Ok(());
         }
         let number = registry.next_list_number().await.map_err(|error| error.to_string())?;
@@ -112,13 +130,27 @@ impl Publisher {
             "a new revocation list");
         self.metrics.crl_entries.set(i64::try_from(revoked.len()).unwrap_or(i64::MAX));
         self.metrics.crl_next_update.set(next_update.unix_seconds());
-        let published = Published { der: signed.into(), made_at: Some(now), revoked };
+        let published = Published { der: signed.into(), made_at: Some(now), revoked, changes_at };
         *self.published.write().unwrap_or_else(PoisonError::into_inner) = published;
         Ok(())
     }
 
-    fn is_due(&self, revoked: &BTreeMap<Serial, Timestamp>, now: Timestamp) -> bool {
+    /// Whether the list is old, is not there, or a lock has ended since.
+    fn is_time(&self) -> bool {
+        let now = self.joins.clock.now();
         let last = self.published.read().unwrap_or_else(PoisonError::into_inner);
+        last.made_at.is_none_or(|made_at| now.since(made_at) > LIST_AGE_MAX)
+            || last.changes_at.is_some_and(|at| at < now)
+    }
+
+    fn is_due(
+        &self,
+        revoked: &BTreeMap<Serial, Timestamp>,
+        changes_at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> bool {
+        let mut last = self.published.write().unwrap_or_else(PoisonError::into_inner);
+        last.changes_at = changes_at;
         last.made_at.is_none_or(|made_at| now.since(made_at) > LIST_AGE_MAX)
             || last.revoked != *revoked
     }

@@ -206,7 +206,8 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         data_dir: config.data_dir.clone(),
         policy_hash: foundation.joins.policies().hash().clone(),
     };
-    let record = started_record(&ready, &clock, &config);
+    let regions = foundation.reloader.certificates.current().digest();
+    let record = started_record(&ready, &clock, &config).with("region_certificates", regions);
     foundation.audit.write(&record).await?;
 
     let (stop, stopped) = watch::channel(false);
@@ -245,6 +246,9 @@ async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, St
     let audit = Arc::new(Audit::new(Arc::clone(&store), clock.clone())?);
     let registry = Registry::new(Arc::clone(&store));
     policies::prepare_default(config)?;
+    // What is changed from here on is seen as a change.
+    let certificates_dir = config.certificates_dir.clone().filter(|_| !is_simulation);
+    let loaded = reload::look(&config.policies, certificates_dir.as_deref());
     let calls = Arc::new(CallStatistics::default());
     let sources = sources(config, clock, &calls)?;
     let certificates = sources.certificates.clone();
@@ -273,10 +277,11 @@ async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, St
         joins: Arc::clone(&joins),
         metrics: Arc::clone(&metrics),
         policies_dir: config.policies.clone(),
-        certificates_dir: config.certificates_dir.clone().filter(|_| !is_simulation),
+        certificates_dir,
         certificates,
         status: Mutex::new(reload::Status { loaded_at: clock.now(), error: None }),
         asked: Notify::new(),
+        loaded,
     });
     Ok(Foundation { data, store, audit, registry, authorities, reloader, joins, metrics })
 }

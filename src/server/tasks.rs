@@ -14,7 +14,7 @@ use super::tls::ListenerCertificates;
 use crate::audit::{self, Audit, Cursor, FileSink, Sink, StdoutSink};
 use crate::ca::{Authorities, LISTENER_LIFETIME, ListenerIdentity};
 use crate::clock::Clock;
-use crate::domain::{Serial, TrustDomain};
+use crate::domain::{Lifetime, Serial, TrustDomain};
 use crate::join::JoinService;
 use crate::store::{Store, Transaction};
 
@@ -22,6 +22,8 @@ const SUMMARY_EVERY: Duration = Duration::from_mins(1);
 const EXPORT_EVERY: Duration = Duration::from_millis(500);
 const LISTENER_CHECK_EVERY: Duration = Duration::from_mins(10);
 const SWEEP_EVERY: Duration = Duration::from_hours(1);
+/// More than this between two sweeps is no hour that has passed.
+const CLOCK_LEAP: Lifetime = Lifetime::from_hours(2);
 /// How far a clock may fall back over a restart without being seen.
 const KEEP_TIME_EVERY: Duration = Duration::from_secs(30);
 
@@ -179,8 +181,16 @@ async fn keep_time(background: Arc<Background>, mut stop: watch::Receiver<bool>)
 }
 
 async fn sweep(background: Arc<Background>, mut stop: watch::Receiver<bool>) {
+    let mut last = background.clock.now();
     while pause(SWEEP_EVERY, &mut stop).await {
         let now = background.clock.now();
+        let has_leapt = now.since(last) > CLOCK_LEAP;
+        last = now;
+        if has_leapt {
+            // What is swept by a clock that is ahead is gone for good: revocations, too.
+            warn!(now = %now, "the clock has leapt ahead; nothing is swept this hour");
+            continue;
+        }
         let sweep = Transaction { sweep_expired: Some(now), ..Transaction::default() };
         if let Err(error) = background.store.commit(sweep).await {
             warn!(error = %error, "expired entries were not swept");

@@ -22,6 +22,7 @@ mod look_up;
 mod policy_changes;
 mod proof;
 mod renewal;
+mod renewal_abuse;
 #[path = "../support/softhsm.rs"]
 mod softhsm;
 mod world;

@@ -30,13 +30,13 @@ pub(crate) fn shown(admission: &Admission) -> PresentedCertificate {
     }
 }
 
-fn new_key() -> KeyPair {
+pub(crate) fn new_key() -> KeyPair {
     KeyPair::generate().unwrap()
 }
 
 /// Whose credentials sign the fresh proof.
 #[derive(Clone, Copy)]
-enum Proof<'a> {
+pub(crate) enum Proof<'a> {
     None,
     By(&'a str),
     /// One that was made for a join.
@@ -44,7 +44,7 @@ enum Proof<'a> {
 }
 
 impl Cloud {
-    fn renewal(
+    pub(crate) fn renewal(
         &self,
         node: &Node,
         certificate: &PresentedCertificate,
@@ -95,12 +95,12 @@ impl Cloud {
         self.world.joins.renew(renewal).await
     }
 
-    async fn renewed(&self, node: &Node, last: &Admission, key: &KeyPair) -> Admission {
+    pub(crate) async fn renewed(&self, node: &Node, last: &Admission, key: &KeyPair) -> Admission {
         self.renew(node, last, key).await.unwrap_or_else(|refusal| panic!("{refusal:?}"))
     }
 
     /// The code on record of a renewal that is refused.
-    async fn renewal_refused(
+    pub(crate) async fn renewal_refused(
         &self,
         node: &Node,
         last: &Admission,
@@ -113,17 +113,17 @@ impl Cloud {
         self.world.code_of(&refusal).await
     }
 
-    async fn is_locked(&self) -> bool {
+    pub(crate) async fn is_locked(&self) -> bool {
         !self.world.registry.locks().await.unwrap().is_empty()
     }
 
-    async fn security_events(&self) -> Vec<Option<Code>> {
+    pub(crate) async fn security_events(&self) -> Vec<Option<Code>> {
         let events = self.world.records(Class::Security).await;
         events.into_iter().map(|event| event.record.code).collect()
     }
 }
 
-async fn joined(policy: &str) -> (Cloud, Node, Admission) {
+pub(crate) async fn joined(policy: &str) -> (Cloud, Node, Admission) {
     let cloud = Cloud::new().await;
     let node = cloud.node(WORKER);
     let admission = cloud.admitted(&node, policy).await;
@@ -290,11 +290,16 @@ async fn without_a_proof_a_second_new_key_locks_the_node_and_nobody_else() {
 // A certificate that was given up shows a copy, or a snapshot that was restored.
 #[tokio::test]
 async fn a_certificate_that_was_given_up_is_a_clone_signal() {
-    for (policy, locks) in [("proven", false), ("document", true)] {
+    let by_itself = Proof::By(WORKER);
+    for (policy, proof, locks) in [
+        ("proven", by_itself, false),
+        ("document", by_itself, false),
+        ("document", Proof::None, true),
+    ] {
         let (cloud, node, first) = joined(policy).await;
         let second = cloud.renewed(&node, &first, &new_key()).await;
         let third = cloud.renewed(&node, &second, &new_key()).await;
-        let code = cloud.renewal_refused(&node, &first, &new_key(), Proof::By(WORKER)).await;
+        let code = cloud.renewal_refused(&node, &first, &new_key(), proof).await;
         assert_eq!(code, Code::CloneSuspected);
         assert_eq!(cloud.is_locked().await, locks, "{policy}");
         let goes_on = cloud.renew(&node, &third, &new_key()).await;
@@ -408,14 +413,14 @@ async fn a_later_run_renews_and_raises_the_epoch() {
 // T76 beside T64: one renewal on many streams at once is one order and one certificate.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_renewal_on_many_streams_at_once_gives_one_certificate() {
-    let (cloud, node, first) = joined("proven").await;
-    let (cloud, node, first) = (Arc::new(cloud), Arc::new(node), Arc::new(first));
-    let key = Arc::new(new_key());
+    let (cloud, node, first) = joined("document").await;
+    let cloud = Arc::new(cloud);
+    let key = new_key();
     let streams: Vec<_> = (0..8)
         .map(|_| {
-            let (cloud, node) = (Arc::clone(&cloud), Arc::clone(&node));
-            let (first, key) = (Arc::clone(&first), Arc::clone(&key));
-            tokio::spawn(async move { cloud.renewed(&node, &first, &key).await })
+            let cloud = Arc::clone(&cloud);
+            let renewal = cloud.renewal(&node, &shown(&first), "document", &key, Proof::None);
+            tokio::spawn(async move { cloud.world.joins.renew(renewal).await.unwrap() })
         })
         .collect();
     let mut chains = Vec::new();

@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::digest::{Context, SHA256};
+
 pub use certificate::{CertificateSource, RegionCertificate};
 pub use directory::InvalidCertificates;
 pub use shared::SharedCertificates;
@@ -73,6 +75,16 @@ impl RegionCertificates {
         let mut list: Vec<_> = self.pinned.values().collect();
         list.sort_by(|a, b| (a.region(), a.serial()).cmp(&(b.region(), b.serial())));
         list
+    }
+
+    /// SHA-256 over all of them, lower-case hexadecimal: it differs when anything in them does.
+    pub fn digest(&self) -> String {
+        let mut hash = Context::new(&SHA256);
+        for certificate in self.list() {
+            hash.update(certificate.region().as_str().as_bytes());
+            hash.update(certificate.sha256().as_bytes());
+        }
+        hex::encode(hash.finish())
     }
 
     /// The certificate that a message names as its signer's.

@@ -113,11 +113,20 @@ pub(super) fn list(server: &DataDir, printer: Printer) -> Outcome {
 fn listed(value: &Value, name: &str) -> String {
     let locks = value.get(name).and_then(Value::as_array).into_iter().flatten();
     let lines = locks.map(|lock| {
-        let target = lock.get("target").map(Value::to_string).unwrap_or_default();
+        let target = lock.get("target").and_then(Value::as_object).into_iter().flatten();
+        let target: String = target.map(|(kind, value)| in_words(kind, value)).collect();
         let of = |name| text(lock, name);
         format!("{target}  since {}  until {}  {}", of("since"), of("until"), of("reason"))
     });
     lines.collect::<Vec<_>>().join("\n")
+}
+
+/// `node n-…`, `account aws/111122223333`.
+fn in_words(kind: &str, value: &Value) -> String {
+    match value.as_str() {
+        Some(name) => format!("{kind} {name}"),
+        None => format!("{kind} {}/{}", text(value, "partition"), text(value, "account")),
+    }
 }
 
 fn account(text: &str) -> Result<(Option<Partition>, AccountId), String> {
