@@ -35,8 +35,20 @@ pub fn message_of_text(text: &str) -> Result<Vec<u8>, InvalidArmour> {
     }
 }
 
+/// One block of this label, with the line length of RFC 7468.
+pub(super) fn block(label: &str, der: &[u8]) -> String {
+    let mut text = format!("-----BEGIN {label}-----\n");
+    for (place, character) in STANDARD.encode(der).chars().enumerate() {
+        if place > 0 && place % 64 == 0 {
+            text.push('\n');
+        }
+        text.push(character);
+    }
+    text + "\n-----END " + label + "-----\n"
+}
+
 /// Decodes base64 with any ASCII white space in it.
-fn base64(text: &str) -> Result<Vec<u8>, InvalidArmour> {
+pub(super) fn base64(text: &str) -> Result<Vec<u8>, InvalidArmour> {
     let dense: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
     STANDARD.decode(dense).map_err(|_| InvalidArmour::NotBase64)
 }
@@ -72,6 +84,15 @@ mod tests {
         let text = "subject: x\n-----BEGIN A-----\nAQID\n-----END A-----\n\n-----BEGIN A-----\r\nBA==\r\n-----END A-----";
         assert_eq!(blocks(text, &["A"], "A").unwrap(), [vec![1, 2, 3], vec![4]]);
         assert_eq!(blocks("no block", &["A"], "A").unwrap(), Vec::<Vec<u8>>::new());
+    }
+
+    #[test]
+    fn a_block_that_is_written_is_read() {
+        for der in [vec![7; 1], vec![7; 48], vec![7; 49], vec![7; 1000]] {
+            let text = block("A", &der);
+            assert!(text.lines().all(|line| line.len() <= 64 && !line.is_empty()), "{text}");
+            assert_eq!(blocks(&text, &["A"], "A").unwrap(), [der]);
+        }
     }
 
     #[test]

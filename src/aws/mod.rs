@@ -31,8 +31,9 @@ pub use imds::{Imds, ImdsSession, InvalidEndpoint, MetadataUnavailable};
 pub use json::{InvalidJson, Json};
 pub use quote::quoted;
 pub use regions::{
-    CertificateSource, InvalidCertificates, RegionCertificate, RegionCertificates,
-    SharedCertificates,
+    CertificateSource, Import, Imported, InvalidCertificates, InvalidPage, MAX_PAGE_BYTES,
+    PageProblem, RegionCertificate, RegionCertificates, SharedCertificates, Standing,
+    read_certificates_page,
 };
 pub use sts::{
     CallerIdentity, InvalidSignedRequest, SignedRequest, SigningFailed, Sts, TemporaryCredentials,

@@ -104,6 +104,11 @@ impl Printer {
         let _closed = stdout.write_all(bytes).and_then(|()| stdout.flush());
     }
 
+    /// Says something on stderr that is not the result.
+    pub fn note(self, text: &str) {
+        write_line(&mut io::stderr().lock(), text);
+    }
+
     /// Prints a failure: JSON on stdout, text on stderr.
     pub fn failure(self, failure: &Failure) -> Exit {
         match self.format {

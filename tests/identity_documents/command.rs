@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::forge::{AWS, DOCUMENT};
 
-fn muster(arguments: &[&str], input: &[u8]) -> Output {
+pub(crate) fn muster(arguments: &[&str], input: &[u8]) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_muster"))
         .args(arguments)
         .stdin(Stdio::piped())
@@ -26,7 +26,7 @@ fn directory() -> &'static str {
 }
 
 /// Exit status, and the one JSON value on stdout.
-fn json(arguments: &[&str], input: &[u8]) -> (i32, Value) {
+pub(crate) fn json(arguments: &[&str], input: &[u8]) -> (i32, Value) {
     let output = muster(&[arguments, &["--output", "json"]].concat(), input);
     let printed = String::from_utf8(output.stdout).unwrap();
     assert_eq!(printed.lines().count(), 1, "{printed}");

@@ -9,5 +9,8 @@ mod flips;
 mod forge;
 mod genuine;
 mod hostile;
+mod import;
 mod method;
 mod openssl;
+mod page;
+mod pages;

@@ -9,6 +9,7 @@ use der::asn1::{ObjectIdentifier, UintRef};
 use der::{Decode, Encode, Sequence};
 use x509_cert::Certificate;
 
+use crate::aws::armour;
 use crate::domain::{Partition, Region, Timestamp};
 
 const RSA_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
@@ -126,6 +127,11 @@ impl RegionCertificate {
     /// The DER certificate.
     pub fn der(&self) -> &[u8] {
         &self.der
+    }
+
+    /// The certificate as a PEM block.
+    pub fn to_pem(&self) -> String {
+        armour::block("CERTIFICATE", &self.der)
     }
 
     /// SHA-256 of the DER, as lower-case hexadecimal.

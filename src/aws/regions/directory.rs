@@ -1,17 +1,27 @@
 //! Files of region certificates that operators bring: `<region>.pem`, bounded, and every error
 //! names its file.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, Mode, OFlags, fchmod, fstat, fsync, openat, renameat, unlinkat};
+use rustix::process::{geteuid, getpid};
+
 use crate::aws::armour;
-use crate::domain::Code;
+use crate::domain::{Code, Region};
 
 /// More regions than AWS will have for a century.
 const MAX_FILES: usize = 1_000;
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 const MAX_CERTIFICATES: usize = 16;
+/// Everybody may read what is public; nobody else may write what every document is held against.
+const FILE_MODE: u32 = 0o644;
+const DIRECTORY_MODE: u32 = 0o755;
+const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// A directory of region certificates that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +34,9 @@ pub struct InvalidCertificates {
 #[derive(Debug, thiserror::Error)]
 enum Reason {
     #[error("cannot be read: {0}")]
-    Unreadable(#[from] io::Error),
+    Unreadable(io::Error),
+    #[error("cannot be written: {0}")]
+    Unwritable(io::Error),
     #[error("{0}")]
     Content(&'static str),
 }
@@ -38,6 +50,10 @@ impl InvalidCertificates {
         Self { path: path.to_owned(), reason: Reason::Unreadable(error) }
     }
 
+    fn unwritable(path: &Path, error: impl Into<io::Error>) -> Self {
+        Self { path: path.to_owned(), reason: Reason::Unwritable(error.into()) }
+    }
+
     /// The file or directory that has to be mended.
     pub fn path(&self) -> &Path {
         &self.path
@@ -46,7 +62,7 @@ impl InvalidCertificates {
     /// The code that it is reported under.
     pub fn code(&self) -> Code {
         match self.reason {
-            Reason::Unreadable(_) => Code::FileUnreadable,
+            Reason::Unreadable(_) | Reason::Unwritable(_) => Code::FileUnreadable,
             Reason::Content(_) => Code::CertificatesInvalid,
         }
     }
@@ -109,4 +125,78 @@ pub(super) fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, &'static str> {
         return Err("it holds more than 16 certificates");
     }
     Ok(blocks)
+}
+
+/// Writes `<region>.pem` of each region, in place of what is there, and makes the directory if
+/// there is none. All new files are on disk before the first one takes its place, so what can go
+/// wrong goes wrong before anything has changed. Links in the directory are replaced, not followed.
+pub(super) fn write(
+    path: &Path,
+    files: &BTreeMap<Region, String>,
+) -> Result<(), InvalidCertificates> {
+    let directory = open_to_write(path)?;
+    let unwritable = |region: &Region| {
+        let file = path.join(file_name(region));
+        move |error: io::Error| InvalidCertificates::unwritable(&file, error)
+    };
+    let written: Result<(), InvalidCertificates> = files.iter().try_for_each(|(region, pem)| {
+        write_unfinished(&directory, region, pem).map_err(unwritable(region))
+    });
+    let renamed = written.and_then(|()| {
+        files.keys().try_for_each(|region| {
+            renameat(&directory, unfinished_name(region), &directory, file_name(region))
+                .map_err(|error| unwritable(region)(error.into()))
+        })
+    });
+    if renamed.is_err() {
+        for region in files.keys() {
+            let _gone = unlinkat(&directory, unfinished_name(region), AtFlags::empty());
+        }
+    }
+    renamed?;
+    fsync(&directory).map_err(|error| InvalidCertificates::unwritable(path, error))
+}
+
+fn file_name(region: &Region) -> String {
+    format!("{region}.pem")
+}
+
+/// A name that readers of the directory skip.
+fn unfinished_name(region: &Region) -> String {
+    format!(".{region}.pem.{}", getpid().as_raw_nonzero())
+}
+
+fn write_unfinished(directory: &OwnedFd, region: &Region, pem: &str) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mode = Mode::from_raw_mode(FILE_MODE);
+    let mut file = File::from(openat(directory, unfinished_name(region), flags, mode)?);
+    // The umask may have taken the right to read from the server's user.
+    fchmod(&file, mode)?;
+    file.write_all(pem.as_bytes())?;
+    file.sync_all()
+}
+
+/// Opens a directory that nobody else may write to: the server would refuse to read any other.
+fn open_to_write(path: &Path) -> Result<OwnedFd, InvalidCertificates> {
+    let unwritable = |error: io::Error| InvalidCertificates::unwritable(path, error);
+    let mut builder = DirBuilder::new();
+    let is_new = !path.exists();
+    builder.recursive(true).mode(DIRECTORY_MODE).create(path).map_err(unwritable)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = openat(rustix::fs::CWD, path, flags, Mode::empty())
+        .map_err(|error| unwritable(error.into()))?;
+    if is_new {
+        let mode = Mode::from_raw_mode(DIRECTORY_MODE);
+        fchmod(&directory, mode).map_err(|error| unwritable(error.into()))?;
+    }
+    let status = fstat(&directory).map_err(|error| unwritable(error.into()))?;
+    if status.st_uid != 0 && status.st_uid != geteuid().as_raw() {
+        let reason = "it belongs to another user, who could forge any instance";
+        return Err(InvalidCertificates::file(path.to_owned(), reason));
+    }
+    if status.st_mode & WRITABLE_BY_OTHERS != 0 {
+        let reason = "others may write to it and so forge any instance; `chmod go-w` it";
+        return Err(InvalidCertificates::file(path.to_owned(), reason));
+    }
+    Ok(directory)
 }

@@ -6,6 +6,8 @@
 mod certificate;
 mod directory;
 mod embedded;
+mod import;
+mod page;
 mod shared;
 
 use std::collections::BTreeMap;
@@ -16,6 +18,8 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 pub use certificate::{CertificateSource, RegionCertificate};
 pub use directory::InvalidCertificates;
+pub use import::{Import, Imported, Standing};
+pub use page::{InvalidPage, MAX_PAGE_BYTES, PageProblem, read_certificates_page};
 pub use shared::SharedCertificates;
 
 pub(super) use certificate::SignerName;
@@ -54,8 +58,7 @@ impl RegionCertificates {
     /// Adds the files `<region>.pem` of a directory, each with one or more PEM certificates.
     pub fn with_directory(mut self, path: &Path) -> Result<Self, InvalidCertificates> {
         for file in directory::read(path)? {
-            self.add(&file.region, &file.contents, &CertificateSource::File(file.path.clone()))
-                .map_err(|reason| InvalidCertificates::file(file.path, reason))?;
+            self.add_file(&file.region, &file.contents, file.path)?;
         }
         Ok(self)
     }
@@ -100,6 +103,16 @@ impl RegionCertificates {
             regions.insert(name.to_owned(), Partition::of_region(&region));
         }
         Self { pinned: BTreeMap::new(), regions }
+    }
+
+    fn add_file(
+        &mut self,
+        region: &str,
+        pem: &[u8],
+        path: PathBuf,
+    ) -> Result<(), InvalidCertificates> {
+        self.add(region, pem, &CertificateSource::File(path.clone()))
+            .map_err(|reason| InvalidCertificates::file(path, reason))
     }
 
     fn add(

@@ -1,5 +1,7 @@
 //! `muster regions`: the regions whose documents are accepted, and by which certificate.
 
+mod import;
+
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -18,6 +20,7 @@ pub(super) struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Ls(List),
+    Import(import::Arguments),
 }
 
 /// Lists the certificates that verify identity documents, sorted by region.
@@ -34,6 +37,7 @@ struct List {
 pub(super) fn run(arguments: &Arguments, printer: Printer) -> Outcome {
     match &arguments.command {
         Command::Ls(list) => list.run(printer),
+        Command::Import(import) => import.run(printer),
     }
 }
 
