@@ -24,8 +24,11 @@ use http_body_util::{BodyExt, Limited};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
 
 use super::quote::with_causes;
+use crate::domain::Timestamp;
 
 /// How long a connection may take to be there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -64,6 +67,8 @@ pub struct AwsHttp {
 pub struct Answer {
     /// The HTTP status.
     pub status: StatusCode,
+    /// When it was sent, by the clock of who answers.
+    pub date: Option<Timestamp>,
     /// The media type, lower case, without its parameters.
     pub content_type: String,
     /// The body.
@@ -172,6 +177,9 @@ impl AwsHttp {
         let response = self.connector.call(request).await.map_err(|error| broken(&error))?;
         let response = response.try_into_http1x().map_err(|error| broken(&error))?;
         let status = response.status();
+        let date = response.headers().get(header::DATE).and_then(|value| value.to_str().ok());
+        let date = date.and_then(|text| OffsetDateTime::parse(text, &Rfc2822).ok());
+        let date = date.map(|date| Timestamp::from_unix_seconds(date.unix_timestamp()));
         let content_type = response.headers().get(header::CONTENT_TYPE);
         let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
         let content_type = content_type.split(';').next().unwrap_or_default();
@@ -184,7 +192,7 @@ impl AwsHttp {
                 NoAnswer::Broken(with_causes(error.as_ref()))
             }
         })?;
-        Ok(Answer { status, content_type, body: body.to_bytes().to_vec() })
+        Ok(Answer { status, date, content_type, body: body.to_bytes().to_vec() })
     }
 }
 

@@ -46,7 +46,7 @@ pub(super) struct JoinArguments {
 }
 
 /// How the server is known. `muster join` demands one of them, and no command takes two.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[group(id = "trust", multiple = false)]
 pub(super) struct TrustArguments {
     /// A pin of the join root, as the server prints it; may be given twice while it is changed.

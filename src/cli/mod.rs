@@ -4,6 +4,7 @@
 mod agent;
 mod audit;
 mod ca;
+mod doctor;
 mod iid;
 mod input;
 mod join;
@@ -82,6 +83,7 @@ enum Command {
     /// Shows, tries and exports the authorities.
     Ca(ca::CaArguments),
     Sim(sim::Arguments),
+    Doctor(doctor::Arguments),
 }
 
 /// Runs the command line of this process.
@@ -107,6 +109,7 @@ fn run(command: Command, printer: Printer) -> Outcome {
         Command::Audit(arguments) => audit::run(arguments, printer),
         Command::Ca(arguments) => ca::run(arguments, printer),
         Command::Sim(arguments) => sim::run(&arguments, printer),
+        Command::Doctor(arguments) => doctor::run(&arguments, printer),
     }
 }
 

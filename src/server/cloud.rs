@@ -118,6 +118,20 @@ impl Cloud {
         self.endpoints.wants_fips()
     }
 
+    /// Whom a server asks, for looking whether they answer.
+    pub fn clients(
+        &self,
+        simulation: Option<&Path>,
+        clock: &Clock,
+    ) -> Result<(Sts, Ec2Client), String> {
+        let calls = Arc::default();
+        let sources = match simulation {
+            Some(directory) => Self::simulated_sources(directory, clock, &calls)?,
+            None => self.sources(None, clock, &calls)?,
+        };
+        Ok((sources.sts, sources.ec2))
+    }
+
     /// What methods verify with and whom they ask.
     pub(super) fn sources(
         &self,
@@ -145,6 +159,13 @@ impl Cloud {
         Ok(self.assemble(certificates, http, credentials, clock, statistics))
     }
 
+    /// The certificates of a simulation.
+    pub fn simulated_certificates(directory: &Path) -> Result<RegionCertificates, String> {
+        let simulation = read_simulation(directory)?;
+        RegionCertificates::only_directory(&directory.join(simulation.certificates))
+            .map_err(|error| error.to_string())
+    }
+
     /// The same for a simulation: its certificates and addresses instead of AWS's, never beside
     /// them.
     pub(super) fn simulated_sources(
@@ -153,9 +174,7 @@ impl Cloud {
         statistics: &Arc<CallStatistics>,
     ) -> Result<Sources, String> {
         let simulation = read_simulation(directory)?;
-        let certificates =
-            RegionCertificates::only_directory(&directory.join(&simulation.certificates))
-                .map_err(|error| error.to_string())?;
+        let certificates = Self::simulated_certificates(directory)?;
         let mut endpoints = Endpoints::default();
         for (service, url) in [(Service::Sts, &simulation.sts), (Service::Ec2, &simulation.ec2)] {
             if !is_loopback(url) {

@@ -50,7 +50,7 @@ impl DataDirectory {
             .mode(0o700)
             .create(path)
             .map_err(|error| unusable(&error))?;
-        check_owner(path)?;
+        check_data_directory(path)?;
         let lock = fs::OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -110,7 +110,8 @@ pub fn socket_path(data_dir: &Path) -> PathBuf {
     data_dir.join("muster.sock")
 }
 
-fn check_owner(path: &Path) -> Result<(), UnusableDirectory> {
+/// Whether the directory is there, and ours alone.
+pub fn check_data_directory(path: &Path) -> Result<(), UnusableDirectory> {
     let problem = |text: &str| Err(UnusableDirectory(format!("{}: {text}", path.display())));
     let metadata = fs::metadata(path)
         .map_err(|error| UnusableDirectory(format!("{}: {error}", path.display())))?;

@@ -26,8 +26,11 @@ mod tls;
 pub use authority::Backend;
 pub use cloud::Cloud;
 pub use config::{Config, ConfigFile, EXAMPLE, InvalidConfig, Overrides};
-pub use data_directory::{DataDirectory, UnusableDirectory, socket_path, store_path};
+pub use data_directory::{
+    DataDirectory, UnusableDirectory, check_data_directory, socket_path, store_path,
+};
 pub use explanation::Explainer;
 pub use local::{BundleFormat, Command, LocalError, LockWanted, Reply};
+pub use reload::read_certificates;
 pub use run::{Ready, Running, StartError, start};
 pub use tls::UnusableTls;

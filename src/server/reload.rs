@@ -282,7 +282,7 @@ fn look_at(directory: &Path) -> Vec<(String, Option<[i64; 5]>)> {
 
 /// AWS's certificates and those of a directory. One line in it can forge every instance of a region,
 /// so nobody but root and the server's user may write there (red team P12).
-pub(super) fn read_certificates(directory: &Path) -> Result<RegionCertificates, String> {
+pub fn read_certificates(directory: &Path) -> Result<RegionCertificates, String> {
     let mut paths = vec![directory.to_owned()];
     let entries = fs::read_dir(directory);
     let entries = entries.map_err(|error| format!("{}: {error}", directory.display()))?;

@@ -10,6 +10,7 @@ mod ca;
 mod certificate;
 mod client_certificate;
 mod crowd;
+mod doctor;
 mod genuine;
 mod harness;
 mod patience;

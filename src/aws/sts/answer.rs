@@ -136,7 +136,7 @@ mod tests {
     fn kind(status: u16, content_type: &str, body: &str) -> Result<Verdict, Failure> {
         let status = http::StatusCode::from_u16(status).unwrap();
         let body = body.as_bytes().to_vec();
-        let answer = Answer { status, content_type: content_type.to_owned(), body };
+        let answer = Answer { status, date: None, content_type: content_type.to_owned(), body };
         read_caller_identity(&answer).map_err(|error| error.kind)
     }
 

@@ -11,13 +11,15 @@ mod request;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
+
 pub use access_key::account_of_access_key;
 pub use answer::{CallerIdentity, read_caller_identity};
 pub use request::{InvalidSignedRequest, SignedRequest, SigningFailed, TemporaryCredentials};
 
 use super::{AnswerLimits, AwsHttp, CallFailed, CallStatistics, Endpoints, Failure, Service};
 use crate::clock::Clock;
-use crate::domain::KeyBinding;
+use crate::domain::{KeyBinding, Region, Timestamp};
 
 /// An honest answer has some 400 bytes and comes within a second.
 const LIMITS: AnswerLimits = AnswerLimits { time: Duration::from_secs(5), bytes: 64 * 1024 };
@@ -58,6 +60,19 @@ impl Sts {
     /// Where STS is asked.
     pub fn endpoints(&self) -> &Endpoints {
         &self.endpoints
+    }
+
+    /// What time it is at STS in this region, as far as its answer to nothing in particular says.
+    pub async fn time(&self, region: &Region) -> Result<Option<Timestamp>, CallFailed> {
+        let host = self.endpoints.host(Service::Sts, region);
+        let uri = host.and_then(|host| self.endpoints.uri(Service::Sts, region, &host));
+        let request = uri.and_then(|uri| Request::get(uri).body(Vec::new()).ok());
+        let request = request.ok_or_else(|| {
+            CallFailed::new(Service::Sts, Failure::Unavailable, "no endpoint in this region")
+        })?;
+        let sent = self.http.send(request, LIMITS).await;
+        let answer = sent.map_err(|error| CallFailed::no_answer(Service::Sts, &error))?;
+        Ok(answer.date)
     }
 
     /// Asks who signed the request, with `binding` in the place that only the server fills.
