@@ -12,7 +12,9 @@ use std::time::Duration;
 use muster::clock::Stopwatch;
 use serde_json::Value;
 
-use crate::harness::{OTHER_WORKER, POLICY, Site, WORKER, write_policy};
+use crate::harness::{
+    Answer, MUSTER, OTHER_WORKER, POLICY, Site, WORKER, mortal, on_loopback, write_policy,
+};
 
 /// What a change of files is given (acceptance 4).
 const IN_FORCE_WITHIN: Duration = Duration::from_secs(2);
@@ -137,13 +139,49 @@ fn certificates_that_others_may_write_are_not_believed() {
     let config = directory.path().join("server.toml");
     fs::write(&config, format!("[aws]\ncertificates_dir = {certificates:?}\n")).unwrap();
     fs::set_permissions(&certificates, fs::Permissions::from_mode(0o777)).unwrap();
-    let mut command = crate::harness::mortal(Path::new(crate::harness::MUSTER));
+    let mut command = mortal(Path::new(MUSTER));
     command.arg("server").arg("--config").arg(&config);
     command.args(["--trust-domain", "prod.example.org"]);
-    crate::harness::on_loopback(&mut command, directory.path());
-    let answer = crate::harness::Answer::of(command.args(["--output", "json"]));
+    on_loopback(&mut command, directory.path());
+    let answer = Answer::of(command.args(["--output", "json"]));
     assert_eq!(answer.exit, 2, "{answer:?}");
     assert!(answer.values[0]["error"]["message"].as_str().unwrap().contains("others may write"));
+}
+
+// A policy of a region that nobody knows does not load; the import makes it known while the server
+// runs.
+#[test]
+fn a_region_is_imported_while_the_server_runs() {
+    // The usual server, but one that believes AWS's certificates and those of a directory.
+    let site = Site::with(|usual| {
+        let home = path_after(&usual, "--data-dir").parent().unwrap().to_owned();
+        let certificates = home.join("certificates");
+        fs::create_dir(&certificates).unwrap();
+        let config = home.join("server.toml");
+        fs::write(&config, format!("[aws]\ncertificates_dir = {certificates:?}\n")).unwrap();
+        let mut command = mortal(Path::new(MUSTER));
+        command.arg("server").arg("--config").arg(&config);
+        command.args(["--trust-domain", "prod.example.org"]);
+        on_loopback(&mut command, &home);
+        command
+    });
+    let (_, before) = status(&site);
+    assert_eq!(before["error"], Value::Null);
+    let of_moon = POLICY.replace("regions: [us-west-2]", "regions: [xx-moon-1]");
+    write_policy(site.directory.path(), &of_moon);
+    let unknown = status_within(&site, |(exit, _)| *exit == 1);
+    assert!(unknown["error"].as_str().unwrap().contains("xx-moon-1"), "{unknown}");
+
+    let key = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048);
+    let certificate = rcgen::CertificateParams::default().self_signed(&key.unwrap()).unwrap();
+    let page = format!("## Moon — xx-moon-1\n#### [ RSA-2048 ]\n{}\n", certificate.pem());
+    fs::write(site.path("page.md"), page).unwrap();
+    let mut import = Command::new(MUSTER);
+    import.args(["regions", "import", "--yes", "--output", "json", "--dir"]);
+    import.arg(site.path("certificates")).arg(site.path("page.md"));
+    Answer::of(&mut import).yes();
+    let known = status_within(&site, |(exit, _)| *exit == 0);
+    assert_ne!(known["hash"], before["hash"]);
 }
 
 fn path_after(command: &Command, flag: &str) -> std::path::PathBuf {
