@@ -138,11 +138,17 @@ mod tests {
         }
         end(&mut child).await;
         for pid in std::fs::read_to_string(&pids).unwrap().split_whitespace() {
-            // A killed process may wait for its new parent to reap it.
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            let is_running =
-                stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['R', 'S', 'D']));
-            assert!(!is_running, "{stat}");
+            // A killed process may need a moment to die, and then wait for its new parent.
+            let is_running = || {
+                let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+                let state = stat.rsplit(") ").next().unwrap_or_default().to_owned();
+                state.starts_with(['R', 'S', 'D'])
+            };
+            let died = (0..500).any(|_| {
+                std::thread::sleep(Duration::from_millis(10));
+                !is_running()
+            });
+            assert!(died, "{pid} runs on");
         }
         let hung = result(&["sleep", "1000"]).await.unwrap_err();
         assert!(hung.contains("60 s"), "{hung}");

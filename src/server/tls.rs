@@ -182,3 +182,56 @@ fn read_public(chain: &Path, key: &Path) -> Result<Arc<CertifiedKey>, UnusableTl
         PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, error.to_string()))?;
     certified(certificates, key_der)
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+
+    use super::*;
+    use crate::domain::{Lifetime, Timestamp};
+
+    fn now() -> Timestamp {
+        "2026-11-20T12:00:00Z".parse().unwrap()
+    }
+
+    fn params(is_ca: IsCa, end: Timestamp) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.is_ca = is_ca;
+        params.not_before = now().minus(Lifetime::from_hours(1)).to_date_time();
+        params.not_after = end.to_date_time();
+        params
+    }
+
+    // T27, T41, and the clock: what a good chain to the node CA is, and what only looks like one.
+    #[test]
+    fn only_a_leaf_of_the_node_ca_that_has_not_ended_is_a_client() {
+        let in_an_hour = now().plus(Lifetime::from_hours(1));
+        let authority = || IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca_key = KeyPair::generate().unwrap();
+        let root = params(authority(), in_an_hour);
+        let anchor = root.self_signed(&ca_key).unwrap().der().clone();
+        let ca = Issuer::new(root, ca_key);
+        let clock = Clock::fixed(now());
+        let nodes = NodeCertificates::new(&TrustAnchors(vec![anchor]), clock.clone()).unwrap();
+        let accepts = |chain: &[CertificateDer<'_>]| {
+            let (leaf, intermediates) = chain.split_first().unwrap();
+            // The library's own time is a century off, and is not asked.
+            let library = UnixTime::since_unix_epoch(Duration::from_secs(1));
+            nodes.verify_client_cert(leaf, intermediates, library).is_ok()
+        };
+        let key = KeyPair::generate().unwrap();
+        let issue = |params: &CertificateParams| params.signed_by(&key, &ca).unwrap().der().clone();
+
+        let leaf = issue(&params(IsCa::ExplicitNoCa, in_an_hour));
+        assert!(accepts(std::slice::from_ref(&leaf)));
+        assert!(!accepts(&[issue(&params(authority(), in_an_hour))]), "an authority as a client");
+        let of_a_leaf = Issuer::from_ca_cert_der(&leaf, &key).unwrap();
+        let other_key = KeyPair::generate().unwrap();
+        let wrapped = params(IsCa::ExplicitNoCa, in_an_hour).signed_by(&other_key, &of_a_leaf);
+        assert!(!accepts(&[wrapped.unwrap().der().clone(), leaf.clone()]), "signed by a leaf");
+        let ended = issue(&params(IsCa::ExplicitNoCa, now().minus(Lifetime::from_seconds(1))));
+        assert!(!accepts(&[ended]));
+        clock.advance(Lifetime::from_hours(2));
+        assert!(!accepts(&[leaf]), "by the server's clock it has ended");
+    }
+}

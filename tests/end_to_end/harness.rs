@@ -314,7 +314,7 @@ pub(crate) async fn careless_connection(address: &str) -> TlsStream<TcpStream> {
 
 /// Believes every certificate.
 #[derive(Debug)]
-struct Careless;
+pub(crate) struct Careless;
 
 impl ServerCertVerifier for Careless {
     fn verify_server_cert(

@@ -222,6 +222,7 @@ fn locks_are_placed_listed_and_lifted() {
     let count = |kind: &str| records.iter().filter(|one| one["kind"] == kind).count();
     assert_eq!(count("unlock"), 6 + 7, "an account without a partition is locked in all eight");
     // The refusal names the lock to the operator, and not to the node.
+    let records = site.local(&["audit", "ls", "--class", "known"]).values;
     let refused = records.iter().find(|one| one["code"] == "LOCKED").unwrap();
     assert!(refused["detail"]["message"].as_str().unwrap().contains("INC-42"));
 }

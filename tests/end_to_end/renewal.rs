@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -17,12 +18,16 @@ use muster::methods::ec2;
 use rcgen::{
     CertificateParams, DistinguishedName, IsCa, Issuer, KeyPair, PublicKeyData, SigningKey,
 };
-use rustls::pki_types::CertificateDer;
+use rustls::client::Resumption;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, HandshakeKind, version};
 use serde_json::Value;
+use tokio::io::AsyncReadExt;
+use tokio_rustls::TlsConnector;
 
 use crate::harness::{
-    Answer, MUSTER, POLICY, Process, Site, WORKER, certificates, join_command, mortal,
-    server_command, write_policy,
+    Answer, Careless, MUSTER, POLICY, Process, Site, WORKER, certificates, join_command, mortal,
+    provider, server_command, write_policy,
 };
 
 /// How many nodes lose their account at once (acceptance 3).
@@ -140,7 +145,34 @@ async fn only_a_node_certificate_opens_a_renewal() {
     renew(&site, Some(&joined.identity()), &document).await.unwrap();
 }
 
-// T29, T9: a lock of before holds the first connection of the next process.
+// T9: a resumed session would skip what a full handshake checks, so there is none to resume.
+#[tokio::test]
+async fn no_session_is_resumed() {
+    let site = Site::new();
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Careless))
+        .with_no_client_auth();
+    config.resumption = Resumption::in_memory_sessions(8);
+    config.enable_sni = false;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let config = Arc::new(config);
+    for connection in 0..3 {
+        let stream = tokio::net::TcpStream::connect(site.address()).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut tls = TlsConnector::from(Arc::clone(&config)).connect(name, stream).await.unwrap();
+        // The server's settings come after any ticket it would send.
+        let mut settings = [0; 9];
+        tls.read_exact(&mut settings).await.unwrap();
+        let (_, session) = tls.get_ref();
+        assert_eq!(session.handshake_kind(), Some(HandshakeKind::Full), "connection {connection}");
+        assert_eq!(session.tls13_tickets_received(), 0, "connection {connection}");
+    }
+}
+
+// T29: a lock of before holds the first connection of the next process.
 #[tokio::test]
 async fn a_lock_holds_the_first_renewal_after_a_restart() {
     let mut site = Site::new();
