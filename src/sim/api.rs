@@ -20,7 +20,7 @@ use super::form::Form;
 use super::scenario::{Span, tag_problem};
 use super::sigv4::{Authorization, Signed, verify};
 use super::{Fault, FaultKind, InstanceState, Service, Simulator, ec2, sts, upstream};
-use crate::domain::InstanceId;
+use crate::domain::{InstanceId, Timestamp};
 
 /// The largest body that is read.
 const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
@@ -188,6 +188,8 @@ async fn set_fault(State(simulator): State<Arc<Simulator>>, body: Bytes) -> Resp
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct InstanceDocument {
+    /// Stops and starts it: its document gets this time.
+    pending_time: Option<Timestamp>,
     state: Option<InstanceState>,
     tags: Option<BTreeMap<String, String>>,
 }
@@ -205,6 +207,9 @@ async fn change_instance(
         return bad_request(&problem);
     }
     let is_known = id.parse::<InstanceId>().is_ok_and(|id| {
+        if let Some(pending_time) = document.pending_time {
+            simulator.restart(&id, pending_time);
+        }
         simulator.change(&id, |record| {
             record.state = document.state.unwrap_or(record.state);
             if let Some(tags) = document.tags {

@@ -152,6 +152,11 @@ async fn tests_steer_a_running_simulation_over_http() {
     let path = "/_sim/instances/i-0123456789abcdef0";
     assert_eq!(controlled(&base, "PUT", path, change).await.0, 204);
     assert_eq!(simulator.instances()[0].record.state, InstanceState::Stopped);
+    let started = r#"{"pending_time":"2030-01-02T03:04:05Z","state":"running"}"#;
+    assert_eq!(controlled(&base, "PUT", path, started).await.0, 204);
+    let instance = simulator.instances().swap_remove(0);
+    assert_eq!(instance.pending_time.to_string(), "2030-01-02T03:04:05Z");
+    assert_eq!(instance.record.state, InstanceState::Running);
     assert_eq!(controlled(&base, "PUT", "/_sim/instances/i-0", change).await.0, 404);
     let (status, calls) = controlled(&base, "GET", "/_sim/calls", "").await;
     let calls: Value = serde_json::from_str(&calls).unwrap();
