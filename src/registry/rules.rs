@@ -94,8 +94,8 @@ impl Ruling {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Conflict {
-    /// `ENROLLMENT_CONFLICT`, `EPOCH_STALE`, `KEY_IN_USE`; at a renewal `NODE_UNKNOWN` or
-    /// `CLONE_SUSPECTED`; and `LOCKED`.
+    /// `ENROLLMENT_CONFLICT`, `EPOCH_STALE`, `KEY_IN_USE`, `CLONE_SUSPECTED`; at a renewal
+    /// `NODE_UNKNOWN`; and `LOCKED`.
     pub code: Code,
     /// What is wrong and what helps, for the operator.
     pub message: String,
@@ -159,10 +159,12 @@ pub(super) fn refuse_early(
             "another instance is enrolled with this key",
             enrollment,
         )),
+        // Not called a conflict: with a conflict an agent keeps its key, as it may be let in. This one
+        // is of no use any more, and by the code the agent knows to make a fresh one.
         Some((_, true)) => Err(Conflict::new(
-            Code::EnrollmentConflict,
-            "another key took this one's place and it is never valid again; remove the state \
-             directory, then allow one rejoin",
+            Code::CloneSuspected,
+            "another key took this one's place and it is never valid again. If the node was restored \
+             from a snapshot, its fresh key may come in: allow one rejoin",
             enrollment,
         )),
         Some((_, false)) | None => Ok(()),

@@ -152,7 +152,7 @@ async fn forgetting_keeps_the_floor() {
     assert_eq!(world.refused(&old, "web").await, Code::EpochStale);
     let other_key = new.copied();
     world.admitted(&other_key, "web").await;
-    assert_eq!(world.refused(&new, "web").await, Code::EnrollmentConflict);
+    assert_eq!(world.refused(&new, "web").await, Code::CloneSuspected);
 }
 
 #[tokio::test]
@@ -183,7 +183,7 @@ async fn another_key_may_bind_a_later_run_and_the_old_key_is_never_valid_again()
     assert_eq!(enrollment.key(), restarted.public_key().digest());
     // The old key with the new document: retired keys stay taken.
     let old_key = restarted.copied().with_key_of(&node);
-    assert_eq!(world.refused(&old_key, "web").await, Code::EnrollmentConflict);
+    assert_eq!(world.refused(&old_key, "web").await, Code::CloneSuspected);
 }
 
 #[tokio::test]
@@ -219,7 +219,7 @@ async fn an_operator_can_allow_one_rejoin_and_no_more() {
     let reinstalled = node.copied();
     world.admitted(&reinstalled, "web").await;
     assert_eq!(world.refused(&node.copied(), "web").await, Code::EnrollmentConflict);
-    assert_eq!(world.refused(&node, "web").await, Code::EnrollmentConflict);
+    assert_eq!(world.refused(&node, "web").await, Code::CloneSuspected);
 }
 
 #[tokio::test]

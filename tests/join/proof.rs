@@ -232,7 +232,7 @@ async fn a_proof_displaces_an_enrollment_by_a_document_alone() {
     let detail = &events.first().expect("an event").record.detail;
     assert_eq!(detail["bound_key"], thief.public_key().digest().to_string());
     assert_eq!(detail["key"], honest.public_key().digest().to_string());
-    assert_eq!(cloud.world.refused(&thief, "document").await, Code::EnrollmentConflict);
+    assert_eq!(cloud.world.refused(&thief, "document").await, Code::CloneSuspected);
     // Another proof with another key is a conflict: both could read the metadata.
     let second = cloud.node(WORKER);
     let refusal = cloud.refused(&second, &cloud.honest(&second, "document")).await;
