@@ -14,8 +14,13 @@ use crate::harness::{Answer, MUSTER, OTHER_WORKER, Process, STRANGER, Site, WORK
 
 /// An agent of this instance with this state directory.
 pub(crate) fn agent_command(site: &Site, instance: &str, state: &str) -> Command {
+    agent_command_for(site, site.address(), instance, state)
+}
+
+/// Likewise, of a server at this address.
+pub(crate) fn agent_command_for(site: &Site, server: &str, instance: &str, state: &str) -> Command {
     let mut command = mortal(Path::new(MUSTER));
-    command.args(["agent", "--policy", "web", "--server", site.address(), "--pin", site.pin()]);
+    command.args(["agent", "--policy", "web", "--server", server, "--pin", site.pin()]);
     command.args(["--imds-endpoint", site.simulator.ready["imds"][instance].as_str().unwrap()]);
     command.arg("--state").arg(site.path(state));
     command
@@ -46,7 +51,7 @@ pub(crate) fn await_status(site: &Site, state: &str, is_it: impl Fn(&Value) -> b
     }
 }
 
-fn stop(agent: Process) {
+pub(crate) fn stop(agent: Process) {
     agent.signal(Signal::TERM);
     assert_eq!(agent.ended(), Some(0));
 }

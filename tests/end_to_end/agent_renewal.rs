@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -10,18 +9,11 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::agent::{await_status, start};
-use crate::harness::{
-    MUSTER, POLICY, Process, Site, WORKER, mortal, server_command, simulator, write_policy,
-};
+use crate::harness::{POLICY, Site, WORKER};
 
 /// A server whose certificates last so long.
-fn site(ttl: &str) -> Site {
-    let directory = tempfile::tempdir().unwrap();
-    let simulator = simulator(directory.path());
-    write_policy(directory.path(), &POLICY.replace("ttl: 12h", &format!("ttl: {ttl}")));
-    let command = server_command(mortal(Path::new(MUSTER)), directory.path());
-    let server = Process::start(command, &directory.path().join("server.log"));
-    Site { server, simulator, directory }
+pub(crate) fn site(ttl: &str) -> Site {
+    Site::under(&POLICY.replace("ttl: 12h", &format!("ttl: {ttl}")))
 }
 
 fn current(site: &Site, name: &str) -> Vec<u8> {
@@ -34,7 +26,7 @@ fn await_other(site: &Site, serial: &Value) -> Value {
 }
 
 /// What the server holds against the node.
-fn security_events(site: &Site) -> Vec<Value> {
+pub(crate) fn security_events(site: &Site) -> Vec<Value> {
     let mut events = site.local(&["audit", "ls", "--class", "security"]).values;
     events.retain(|event| event["kind"] != "server-start" && event["kind"] != "local-command");
     events

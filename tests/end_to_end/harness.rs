@@ -19,9 +19,10 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 pub(crate) const MUSTER: &str = env!("CARGO_BIN_EXE_muster");
-/// Two instances of the account that `POLICY` lists, and one of an account that it does not.
+/// Four instances of the account that `POLICY` lists, and one of an account that it does not.
 pub(crate) const WORKER: &str = "i-0a000000000000001";
 pub(crate) const OTHER_WORKER: &str = "i-0a000000000000002";
+pub(crate) const MORE_WORKERS: [&str; 2] = ["i-0a000000000000003", "i-0a000000000000004"];
 pub(crate) const STRANGER: &str = "i-0b000000000000001";
 const SCENARIO: &str = r#"
 [[instances]]
@@ -30,6 +31,14 @@ account = "111122223333"
 region = "us-west-2"
 [[instances]]
 id = "i-0a000000000000002"
+account = "111122223333"
+region = "us-west-2"
+[[instances]]
+id = "i-0a000000000000003"
+account = "111122223333"
+region = "us-west-2"
+[[instances]]
+id = "i-0a000000000000004"
 account = "111122223333"
 region = "us-west-2"
 [[instances]]
@@ -82,12 +91,22 @@ pub(crate) struct Process {
     child: Child,
     pub(crate) ready: Value,
     log: PathBuf,
-    _stdout: BufReader<ChildStdout>,
+    stdout: BufReader<ChildStdout>,
 }
 
 impl Process {
     /// Starts a command that prints a line of JSON when it is ready; its log goes to the file.
-    pub(crate) fn start(mut command: Command, log: &Path) -> Self {
+    pub(crate) fn start(command: Command, log: &Path) -> Self {
+        let mut process = Self::launch(command, log);
+        let mut line = String::new();
+        process.stdout.read_line(&mut line).unwrap();
+        process.ready = serde_json::from_str(&line).unwrap_or_default();
+        assert_eq!(process.ready["ready"], true, "{line}{}", process.log());
+        process
+    }
+
+    /// Likewise, without waiting until it is ready.
+    pub(crate) fn launch(mut command: Command, log: &Path) -> Self {
         let log_file = File::create(log).unwrap();
         let mut child = command
             .args(["--output", "json"])
@@ -96,13 +115,8 @@ impl Process {
             .stderr(log_file)
             .spawn()
             .unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
-        let ready: Value = serde_json::from_str(&line).unwrap_or_default();
-        let process = Self { child, ready, log: log.to_owned(), _stdout: stdout };
-        assert_eq!(process.ready["ready"], true, "{line}{}", process.log());
-        process
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Self { child, ready: Value::Null, log: log.to_owned(), stdout }
     }
 
     pub(crate) fn log(&self) -> String {
@@ -195,9 +209,18 @@ impl Site {
 
     /// Likewise, with a server that is started by another command: `change` gets the usual one.
     pub(crate) fn with(change: impl FnOnce(Command) -> Command) -> Self {
+        Self::build(POLICY, change)
+    }
+
+    /// With this policy.
+    pub(crate) fn under(policy: &str) -> Self {
+        Self::build(policy, |command| command)
+    }
+
+    fn build(policy: &str, change: impl FnOnce(Command) -> Command) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let simulator = simulator(directory.path());
-        write_policy(directory.path(), POLICY);
+        write_policy(directory.path(), policy);
         let command = change(server_command(mortal(Path::new(MUSTER)), directory.path()));
         let server = Process::start(command, &directory.path().join("server.log"));
         Self { server, simulator, directory }

@@ -24,4 +24,7 @@ mod softhsm;
 mod socket;
 mod storm;
 mod trust;
+mod what_happens;
+mod what_happens_disks;
+mod what_happens_replies;
 mod wire;
