@@ -1,6 +1,7 @@
 //! What happens to a node, first part: its machine is rebooted, stopped and started, or hibernated.
 //! Each row of the table "What happens when" in docs/operations.md has its test here or beside.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -132,6 +133,26 @@ fn set_aside(site: &Site) -> PathBuf {
     let path = found.next().expect("state that was set aside");
     assert_eq!(found.next(), None);
     path
+}
+
+#[test]
+fn the_table_names_these_tests() {
+    let (_, section) =
+        include_str!("../../docs/operations.md").split_once("## What happens").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| ")).skip(1);
+    let named: BTreeSet<_> =
+        rows.map(|row| row.trim_end_matches(" |").rsplit(' ').next().unwrap()).collect();
+    let here = [
+        include_str!("what_happens.rs"),
+        include_str!("what_happens_disks.rs"),
+        include_str!("what_happens_replies.rs"),
+    ];
+    let tests = here.iter().flat_map(|file| file.split("#[test]\nfn ").skip(1));
+    let tests = tests.map(|test| format!("`{}`", test.split_once('(').unwrap().0));
+    let mut tests: BTreeSet<_> = tests.collect();
+    tests.remove("`the_table_names_these_tests`");
+    assert_eq!(named, tests.iter().map(String::as_str).collect());
 }
 
 #[test]
