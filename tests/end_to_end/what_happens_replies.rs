@@ -60,17 +60,15 @@ impl Network {
         self.state.lost_bytes.store(0, Ordering::SeqCst);
     }
 
-    fn await_lost_reply(&self) {
-        let watch = Stopwatch::start();
-        while self.state.lost_bytes.load(Ordering::SeqCst) < REPLY_BYTES {
-            assert!(watch.elapsed() < PATIENCE, "no reply was lost");
-            sleep(Duration::from_millis(10));
-        }
+    fn has_lost_a_reply(&self) -> bool {
+        self.state.lost_bytes.load(Ordering::SeqCst) >= REPLY_BYTES
     }
 
-    /// The server is killed, and another one has its data.
-    fn kill_server(&self, site: &mut Site) {
+    /// The server is killed, and another one has its data. What becomes of replies is settled before
+    /// any node can reach it.
+    fn kill_server(&self, site: &mut Site, loses_replies: bool) {
         site.restart(|command| command);
+        self.lose_replies(loses_replies);
         *self.state.server.lock().unwrap() = site.address().parse().unwrap();
     }
 }
@@ -145,6 +143,14 @@ impl Records {
     }
 }
 
+fn await_that(is_it: impl Fn() -> bool) {
+    let watch = Stopwatch::start();
+    while !is_it() {
+        assert!(watch.elapsed() < PATIENCE, "it did not happen");
+        sleep(Duration::from_millis(10));
+    }
+}
+
 fn agent_through(site: &Site, network: &Network) -> Process {
     let server = network.address.to_string();
     let command = agent_command_for(site, &server, WORKER, "node");
@@ -158,13 +164,12 @@ fn lost_reply_at_join() {
     let network = Network::to(&site);
     network.lose_replies(true);
     let agent = agent_through(&site, &network);
-    network.await_lost_reply();
+    await_that(|| network.has_lost_a_reply());
     let recorded = node(&site)["serial"].clone();
     let asked_with = fs::read(site.path("node/pending/key.pem")).unwrap();
-    network.kill_server(&mut site);
     assert!(!site.path("node/current").exists(), "it heard nothing");
+    network.kill_server(&mut site, false);
 
-    network.lose_replies(false);
     let status = await_status(&site, "node", |status| status["joined"] == true);
     assert_eq!(status["serial"], recorded);
     assert_eq!(key(&site, "node"), asked_with);
@@ -181,16 +186,13 @@ fn lost_reply_at_renewal_three_times_with_the_server_killed_between() {
     let agent = agent_through(&site, &network);
     let first = await_status(&site, "node", |status| status["joined"] == true);
     let mut asked_with = BTreeSet::new();
-    for _ in 0..3 {
-        network.lose_replies(true);
-        hurry(&site, &agent, "node", |_| {
-            network.state.lost_bytes.load(Ordering::SeqCst) >= REPLY_BYTES
-        });
+    network.lose_replies(true);
+    for loses_more in [true, true, false] {
+        hurry(&site, &agent, "node", |_| network.has_lost_a_reply());
         asked_with.insert(fs::read(site.path("node/pending/key.pem")).unwrap());
-        network.kill_server(&mut site);
+        network.kill_server(&mut site, loses_more);
     }
     assert_eq!(asked_with.len(), 1, "one key, however often it asks");
-    network.lose_replies(false);
 
     let renewed = hurry(&site, &agent, "node", |status| {
         status["serial"] != first["serial"] && status["last_error"].is_null()
