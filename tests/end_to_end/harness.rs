@@ -19,10 +19,12 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 pub(crate) const MUSTER: &str = env!("CARGO_BIN_EXE_muster");
-/// Four instances of the account that `POLICY` lists, and one of an account that it does not.
+/// Instances of the account that `POLICY` lists, and a stranger of an account that it does not.
 pub(crate) const WORKER: &str = "i-0a000000000000001";
 pub(crate) const OTHER_WORKER: &str = "i-0a000000000000002";
 pub(crate) const MORE_WORKERS: [&str; 2] = ["i-0a000000000000003", "i-0a000000000000004"];
+/// Likewise, without credentials to prove itself with.
+pub(crate) const PROOFLESS: &str = "i-0a000000000000005";
 pub(crate) const STRANGER: &str = "i-0b000000000000001";
 const SCENARIO: &str = r#"
 [[instances]]
@@ -41,6 +43,11 @@ region = "us-west-2"
 id = "i-0a000000000000004"
 account = "111122223333"
 region = "us-west-2"
+[[instances]]
+id = "i-0a000000000000005"
+account = "111122223333"
+region = "us-west-2"
+identity_role = false
 [[instances]]
 id = "i-0b000000000000001"
 account = "999988887777"
