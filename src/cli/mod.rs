@@ -14,6 +14,7 @@ mod output;
 mod policy;
 mod regions;
 mod server;
+mod shell;
 mod sim;
 
 use std::process::ExitCode;
@@ -84,6 +85,8 @@ enum Command {
     Ca(ca::CaArguments),
     Sim(sim::Arguments),
     Doctor(doctor::Arguments),
+    Completions(shell::Completions),
+    Man(shell::Man),
 }
 
 /// Runs the command line of this process.
@@ -110,6 +113,8 @@ fn run(command: Command, printer: Printer) -> Outcome {
         Command::Ca(arguments) => ca::run(arguments, printer),
         Command::Sim(arguments) => sim::run(&arguments, printer),
         Command::Doctor(arguments) => doctor::run(&arguments, printer),
+        Command::Completions(arguments) => Ok(arguments.run(printer)),
+        Command::Man(arguments) => arguments.run(printer),
     }
 }
 

@@ -76,6 +76,11 @@ impl JoinPolicy {
         self.proof.value
     }
 
+    /// How instances are looked at.
+    pub fn look_up(&self) -> &LookUp {
+        &self.look_up.value
+    }
+
     /// Whether instances are looked at: only after a proof, so only where one is required.
     pub(super) fn reads_facts(&self) -> bool {
         self.look_up.value != LookUp::None && self.proof.value == FreshProof::Required

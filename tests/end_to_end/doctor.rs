@@ -9,7 +9,7 @@ use std::process::Command;
 use muster::aws::Imds;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, MUSTER, Site, WORKER, is_missing, skip};
+use crate::harness::{Answer, MUSTER, POLICY, Site, WORKER, is_missing, skip, write_policy};
 
 /// A doctor of the server of a site; `change` is what is different this time.
 fn of_server(site: &Site, change: impl FnOnce(&mut Command)) -> Answer {
@@ -55,7 +55,8 @@ fn a_good_server_and_a_good_node_are_well() {
     assert_eq!(report["ok"], true);
     let checks = report["checks"].as_array().unwrap();
     assert_eq!(checks.len(), 9);
-    assert!(checks.iter().all(|check| check["outcome"] == "ok"), "{report}");
+    let outcome = |check: &Value| if check["name"] == "ec2" { "not checked" } else { "ok" };
+    assert!(checks.iter().all(|check| check["outcome"] == outcome(check)), "{report}");
     assert!(checks.iter().all(|check| check["remedy"] == Value::Null), "{report}");
 
     assert_eq!(site.join(WORKER, "node").exit, 0);
@@ -169,8 +170,12 @@ async fn a_missing_permission_is_named() {
     });
     fs::write(credentials, of_role.to_string()).unwrap();
     let answer = of_server(&site, |_| ());
-    // Whether a policy needs it is not known here, so it is a warning.
-    assert_eq!((answer.exit, check(&answer, "ec2").0), (0, "warning"), "{answer:?}");
+    assert_eq!((answer.exit, check(&answer, "ec2").0), (0, "not checked"), "no policy looks");
+    let looks = POLICY
+        .replace("fresh_proof: not_required, document_ttl: 24h, look_up: none", "look_up: own");
+    write_policy(site.directory.path(), &looks);
+    let answer = of_server(&site, |_| ());
+    assert_eq!((answer.exit, failed(&answer)), (1, vec!["ec2"]), "{answer:?}");
     assert!(check(&answer, "ec2").2.contains("ec2:DescribeInstances"), "{answer:?}");
 }
 

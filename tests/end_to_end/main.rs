@@ -21,6 +21,7 @@ mod revocation;
 mod secrets;
 #[path = "../support/softhsm.rs"]
 mod softhsm;
+mod shell;
 mod socket;
 mod storm;
 mod trust;

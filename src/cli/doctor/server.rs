@@ -1,6 +1,7 @@
 //! The checks of a server. They read what the server reads, and change nothing.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::{Failure as Unusable, local};
@@ -9,8 +10,8 @@ use crate::aws::{Ec2Client, Failure, LookUpBy, Place, RegionCertificates, Sts};
 use crate::cli::runtime;
 use crate::clock::Clock;
 use crate::domain::{Partition, Region, Timestamp};
-use crate::methods;
-use crate::policy::Vocabulary;
+use crate::methods::{self, LookUp};
+use crate::policy::{PolicySet, Vocabulary};
 use crate::server::{self, Cloud, Command, Config, Overrides, policy_directory};
 
 /// Proofs are refused beyond 5 minutes; nobody should get that near.
@@ -61,11 +62,14 @@ pub(super) fn checks(arguments: &Arguments) -> Result<Vec<Check>, Unusable> {
     checks.push(disk_space(&config.data_dir));
     let (certificates, loaded) = region_certificates(&config, clock.now());
     checks.push(certificates);
-    checks.push(match loaded {
-        Some(loaded) => policies(&config.policies, &loaded, clock.now()),
-        None => Check::not_checked("policies", "the region certificates could not be loaded"),
-    });
-    checks.extend(runtime()?.block_on(aws(&config, &arguments.region, &clock)));
+    let why = "the region certificates could not be loaded";
+    let (check, set) = loaded.map_or_else(
+        || (Check::not_checked("policies", why), None),
+        |loaded| policies(&config.policies, &loaded, clock.now()),
+    );
+    checks.push(check);
+    let looks = set.as_deref().map(Looks::of).unwrap_or_default();
+    checks.extend(runtime()?.block_on(aws(&config, &arguments.region, &looks, &clock)));
     checks.push(running(&config.data_dir));
     Ok(checks)
 }
@@ -125,16 +129,39 @@ fn region_certificates(config: &Config, now: Timestamp) -> (Check, Option<Region
     (check, Some(certificates))
 }
 
-fn policies(directory: &Path, certificates: &RegionCertificates, now: Timestamp) -> Check {
+/// How the policies look at instances.
+#[derive(Debug, Default)]
+struct Looks {
+    /// With the server's own credentials.
+    own: bool,
+    /// With roles in the instances' accounts.
+    roles: bool,
+}
+
+impl Looks {
+    fn of(set: &PolicySet) -> Self {
+        let is = |wanted: fn(&LookUp) -> bool| set.policies().any(|one| wanted(one.look_up()));
+        Self {
+            own: is(|look| *look == LookUp::Own),
+            roles: is(|look| matches!(look, LookUp::Role { .. })),
+        }
+    }
+}
+
+fn policies(
+    directory: &Path,
+    certificates: &RegionCertificates,
+    now: Timestamp,
+) -> (Check, Option<Arc<PolicySet>>) {
     const NAME: &str = "policies";
     let check = format!("`muster policy check {}` lists every finding", directory.display());
     let regions = certificates.known_regions().clone();
     let vocabulary = Vocabulary { methods: methods::ALL, regions };
     let loaded = match policy_directory::load(directory, &vocabulary, Some(now)) {
         Ok(loaded) => loaded,
-        Err(error) => return Check::failed(NAME, error.to_string(), check),
+        Err(error) => return (Check::failed(NAME, error.to_string(), check), None),
     };
-    match loaded.set {
+    let checked = match &loaded.set {
         Some(set) if set.is_empty() => {
             let remedy = "write a policy; `muster policy check` tries it";
             Check::warning(NAME, "there is none, so nobody can join", remedy)
@@ -146,15 +173,16 @@ fn policies(directory: &Path, certificates: &RegionCertificates, now: Timestamp)
             let detail = format!("{} errors; the first is {first}", errors.count());
             Check::failed(NAME, detail, check)
         }
-    }
+    };
+    (checked, loaded.set)
 }
 
 /// What AWS says: whether STS answers and what time it is there, and whether EC2 may be asked.
-async fn aws(config: &Config, region: &Region, clock: &Clock) -> Vec<Check> {
+async fn aws(config: &Config, region: &Region, looks: &Looks, clock: &Clock) -> Vec<Check> {
     match config.cloud.clients(config.simulation.as_deref(), clock) {
         Ok((sts, ec2)) => {
             let mut checks = sts_and_clock(&sts, region, clock).await.to_vec();
-            checks.push(permission(&ec2, region).await);
+            checks.push(permission(&ec2, region, looks).await);
             checks
         }
         Err(error) => {
@@ -169,10 +197,20 @@ async fn aws(config: &Config, region: &Region, clock: &Clock) -> Vec<Check> {
     }
 }
 
-/// Asks for an instance that there never is. It is no failure if that may not be asked: only a
-/// policy with a look needs it, and one with a role asks with that role.
-async fn permission(ec2: &Ec2Client, region: &Region) -> Check {
+/// Asks for an instance that there never is, with the server's own credentials. A role in another
+/// account is not tried: which accounts there are is for the rules to say, node by node.
+async fn permission(ec2: &Ec2Client, region: &Region, looks: &Looks) -> Check {
     const NAME: &str = "ec2";
+    if !looks.own {
+        return Check::not_checked(
+            NAME,
+            if looks.roles {
+                "policies look with roles in the instances' accounts, which are tried by joins alone"
+            } else {
+                "no policy looks at instances"
+            },
+        );
+    }
     let parts = ("000000000000".parse(), "i-00000000000000000".parse());
     let (Ok(account), Ok(instance)) = parts else {
         return Check::not_checked(NAME, "nothing to ask for");
@@ -182,15 +220,14 @@ async fn permission(ec2: &Ec2Client, region: &Region) -> Check {
     match ec2.describe(&place, &LookUpBy::Own, &instance, long_ago).await {
         Ok(_) => Check::ok(NAME, format!("instances of {region} can be looked at")),
         Err(error) if error.kind == Failure::Forbidden => {
-            let remedy = "for policies with `look_up: own`, allow the server's role \
-                          ec2:DescribeInstances; with `look_up: {role: …}` that role needs it and is \
-                          not checked here";
-            Check::warning(NAME, error.to_string(), remedy)
+            let remedy = "policies with `look_up: own` need it: allow the server's role \
+                          ec2:DescribeInstances";
+            Check::failed(NAME, error.to_string(), remedy)
         }
         Err(error) => {
-            let remedy = "for policies with `look_up`, the server needs credentials and a way to EC2 \
-                          on port 443";
-            Check::warning(NAME, error.to_string(), remedy)
+            let remedy = "policies with `look_up` need it: give the server credentials and a way to \
+                          EC2 on port 443";
+            Check::failed(NAME, error.to_string(), remedy)
         }
     }
 }
