@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use super::{NoAnswer, Service};
-use crate::domain::Timestamp;
+use crate::domain::{Lifetime, Timestamp};
 
 /// A call that gave no usable answer: an outage, never a denial of a node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +39,9 @@ impl CallFailed {
         Self::new(service, Failure::Unavailable, error.to_string())
     }
 }
+
+/// How long a comparison of clocks says something.
+const COMPARISON_LIFETIME: Lifetime = Lifetime::from_minutes(10);
 
 /// Counts of calls to one service since the process began.
 #[derive(Debug, Default)]
@@ -95,4 +98,27 @@ pub struct CallStatistics {
     pub sts: CallCounts,
     /// To EC2.
     pub ec2: CallCounts,
+    /// By how many seconds this machine's clock was ahead of AWS's at the last answer.
+    seconds_ahead: AtomicI64,
+    /// When that answer came; 0 if none ever did.
+    compared_at: AtomicI64,
+}
+
+impl CallStatistics {
+    /// Compares this machine's clock with the `Date` of an answer.
+    pub(super) fn compare(&self, now: Timestamp, date: Option<Timestamp>) {
+        if let Some(date) = date {
+            let ahead = now.unix_seconds().saturating_sub(date.unix_seconds());
+            self.seconds_ahead.store(ahead, Ordering::Relaxed);
+            self.compared_at.store(now.unix_seconds(), Ordering::Relaxed);
+        }
+    }
+
+    /// By how many seconds this machine's clock is ahead of AWS's (behind, if negative); `None` if no
+    /// answer came within the last 10 minutes.
+    pub fn seconds_ahead(&self, now: Timestamp) -> Option<i64> {
+        let compared_at = Timestamp::from_unix_seconds(self.compared_at.load(Ordering::Relaxed));
+        let is_recent = now.since(compared_at) < COMPARISON_LIFETIME;
+        is_recent.then(|| self.seconds_ahead.load(Ordering::Relaxed))
+    }
 }

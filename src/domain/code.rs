@@ -197,7 +197,7 @@ codes! {
     PolicySetChanged = "POLICY_SET_CHANGED", Stale, "ABORTED",
         "The policy set was exchanged while this node was judged; it asks again at once.";
     ServerClockWrong = "SERVER_CLOCK_WRONG", Unavailable, "UNAVAILABLE",
-        "The server's clock is behind what it has seen before; nothing is issued until the clock is right.";
+        "The server's clock is behind what it has seen before, or more than 2 minutes from AWS's; nothing is issued until it is right.";
 
     Overloaded = "OVERLOADED", Throttled, "RESOURCE_EXHAUSTED",
         "The server has too many joins in flight; wait as long as it says.";

@@ -172,6 +172,7 @@ impl JoinService {
 
         // 5 record: enrollment, order and audit record in one transaction (I9).
         self.refuse_changed_set(policies)?;
+        self.time_guard.check_apart()?;
         let correlation_id = self.audit.correlation_id(Class::Admission)?;
         let asking = Asking::Join { relies_on_grant };
         let recorded = self

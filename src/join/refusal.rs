@@ -28,6 +28,8 @@ pub(super) enum Stop {
     NotPossessed,
     #[error("the server's clock says {now}, and it has seen {latest}")]
     ServerClock { now: Timestamp, latest: Timestamp },
+    #[error("the server's clock is {seconds_ahead} s ahead of AWS's")]
+    ServerClockApart { seconds_ahead: i64 },
     #[error("the policy set was exchanged while this node was judged")]
     PolicySetChanged,
     #[error(transparent)]
@@ -67,7 +69,7 @@ impl Stop {
             Self::UnknownMethod => Code::UnknownMethod,
             Self::Oversized => Code::MalformedRequest,
             Self::NotPossessed => Code::PossessionNotProven,
-            Self::ServerClock { .. } => Code::ServerClockWrong,
+            Self::ServerClock { .. } | Self::ServerClockApart { .. } => Code::ServerClockWrong,
             Self::PolicySetChanged => Code::PolicySetChanged,
             Self::Rejected(rejection) => rejection.code,
             Self::Denied(denial) => denial.code,
@@ -92,6 +94,7 @@ impl Stop {
             | Self::Oversized
             | Self::NotPossessed
             | Self::ServerClock { .. }
+            | Self::ServerClockApart { .. }
             | Self::PolicySetChanged
             | Self::Source(_)
             | Self::Store(_)

@@ -126,6 +126,7 @@ impl JoinService {
 
         // 5 record: the next order and the audit record in one transaction (I9).
         self.refuse_changed_set(policies)?;
+        self.time_guard.check_apart()?;
         let correlation_id = self.audit.correlation_id(Class::Admission)?;
         let asking = Asking::Renewal(certificate);
         let recorded = self

@@ -9,25 +9,49 @@ use crate::domain::{Lifetime, Timestamp};
 /// How far the clock may fall behind what it has said before: a correction, and no jump.
 const STEP_BACK_MAX: Lifetime = Lifetime::from_seconds(60);
 
-/// The latest time that this installation has seen, on any of its days.
+/// How far the clock may be from AWS's.
+const APART_MAX: Lifetime = Lifetime::from_seconds(120);
+
+/// The latest time that this installation has seen, on any of its days; and how far its clock is from
+/// AWS's, in seconds, as far as that is known.
 #[derive(Debug)]
-pub struct TimeGuard(AtomicI64);
+pub struct TimeGuard {
+    latest: AtomicI64,
+    ahead: AtomicI64,
+}
 
 impl TimeGuard {
     /// Begins with the latest time on record.
     pub fn new(latest: Timestamp) -> Self {
-        Self(AtomicI64::new(latest.unix_seconds()))
+        Self { latest: AtomicI64::new(latest.unix_seconds()), ahead: AtomicI64::new(0) }
     }
 
     /// The latest time seen.
     pub fn latest(&self) -> Timestamp {
-        Timestamp::from_unix_seconds(self.0.load(Ordering::Relaxed))
+        Timestamp::from_unix_seconds(self.latest.load(Ordering::Relaxed))
     }
 
     /// Takes note of the time, and says whether the clock has jumped back.
     pub fn see(&self, now: Timestamp) -> bool {
-        let latest = self.0.fetch_max(now.unix_seconds(), Ordering::Relaxed);
+        let latest = self.latest.fetch_max(now.unix_seconds(), Ordering::Relaxed);
         now.plus(STEP_BACK_MAX) < Timestamp::from_unix_seconds(latest)
+    }
+
+    /// Takes note of how far the clock is from AWS's; `None` if that is not known.
+    pub fn compare(&self, seconds_ahead: Option<i64>) {
+        self.ahead.store(seconds_ahead.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// By how many seconds the clock is ahead of AWS's (behind, if negative), if that is too far.
+    pub fn apart(&self) -> Option<i64> {
+        let ahead = self.ahead.load(Ordering::Relaxed);
+        (ahead.saturating_abs() > APART_MAX.seconds()).then_some(ahead)
+    }
+
+    /// Refuses while the clock is too far from AWS's. Asked after AWS was: a comparison that is never
+    /// made anew would refuse for ever.
+    pub(super) fn check_apart(&self) -> Result<(), Stop> {
+        self.apart().map_or(Ok(()), |seconds_ahead| Err(Stop::ServerClockApart { seconds_ahead }))
     }
 
     /// The time, if it can be right.

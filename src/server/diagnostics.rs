@@ -57,6 +57,9 @@ async fn ready(State(diagnostics): State<Arc<Diagnostics>>) -> impl IntoResponse
     if guard.see(now) {
         return not_ready(format!("the clock says {now} and has said {}", guard.latest()));
     }
+    if let Some(seconds_ahead) = guard.apart() {
+        return not_ready(format!("the clock is {seconds_ahead} s ahead of AWS's"));
+    }
     // Joins go on under the set before, so broken files are no reason to take the server out.
     let broken = diagnostics.reloader.error();
     let broken = broken.map(|error| format!("policy files not in force: {error}\n"));

@@ -53,6 +53,8 @@ pub(super) struct Metrics {
     pub(super) crl_next_update: Gauge,
     /// 1 while the clock is behind what it has said before: nothing is issued.
     pub(super) clock_is_behind: Gauge,
+    /// 1 while the clock is more than 2 minutes from AWS's: nothing is issued.
+    pub(super) clock_is_apart: Gauge,
     /// Refusals that were only counted.
     pub(super) audit_counted: Gauge<u64, AtomicU64>,
 }
@@ -101,6 +103,11 @@ impl Metrics {
             "clock_is_behind",
             "1 while the clock is behind what it has said before, so that nothing is issued",
         );
+        let clock_is_apart = registered(
+            &mut registry,
+            "clock_is_apart",
+            "1 while the clock is more than 2 minutes from AWS's, so that nothing is issued",
+        );
         let audit_counted = registered(
             &mut registry,
             "audit_counted",
@@ -121,6 +128,7 @@ impl Metrics {
             crl_entries,
             crl_next_update,
             clock_is_behind,
+            clock_is_apart,
             audit_counted,
         }
     }

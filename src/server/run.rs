@@ -174,6 +174,7 @@ struct Foundation {
     reloader: Arc<Reloader>,
     joins: Arc<JoinService>,
     metrics: Arc<Metrics>,
+    calls: Arc<CallStatistics>,
 }
 
 /// The sockets of a server.
@@ -213,7 +214,8 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let (stop, stopped) = watch::channel(false);
     let mut running = JoinSet::new();
     spawn_services(&mut running, &config, &foundation, listeners, &certificates, &stopped).await?;
-    let Foundation { data, store, audit, authorities, reloader, joins, metrics, .. } = foundation;
+    let Foundation { data, store, audit, authorities, reloader, joins, metrics, calls, .. } =
+        foundation;
     let background = tasks::Background {
         store,
         audit: Arc::clone(&audit),
@@ -223,6 +225,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         trust_domain: data.trust_domain().clone(),
         certificates,
         metrics,
+        calls,
     };
     let (stop_sinks, sinks_stopped) = watch::channel(false);
     let mut sinks = JoinSet::new();
@@ -256,7 +259,7 @@ async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, St
     let vocabulary = Vocabulary { methods: methods::ALL, regions };
     let policies = policies::load(config, &vocabulary, clock)?;
     policies::keep(&registry, &policies).await?;
-    let metrics = Arc::new(Metrics::new(calls));
+    let metrics = Arc::new(Metrics::new(Arc::clone(&calls)));
     metrics.policies.set(i64::try_from(policies.len()).unwrap_or(i64::MAX));
     let (authorities, authority) = authority::open(config, &data, store.as_ref(), clock).await?;
     authority.check().await?;
@@ -283,7 +286,7 @@ async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, St
         asked: Notify::new(),
         loaded,
     });
-    Ok(Foundation { data, store, audit, registry, authorities, reloader, joins, metrics })
+    Ok(Foundation { data, store, audit, registry, authorities, reloader, joins, metrics, calls })
 }
 
 /// AWS, or a simulator instead of it.

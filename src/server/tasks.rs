@@ -12,9 +12,10 @@ use tracing::{error, info, warn};
 use super::metrics::Metrics;
 use super::tls::ListenerCertificates;
 use crate::audit::{self, Audit, Cursor, FileSink, Sink, StdoutSink};
+use crate::aws::CallStatistics;
 use crate::ca::{Authorities, LISTENER_LIFETIME, ListenerIdentity};
 use crate::clock::Clock;
-use crate::domain::{Lifetime, Serial, TrustDomain};
+use crate::domain::{Lifetime, Serial, Timestamp, TrustDomain};
 use crate::join::JoinService;
 use crate::store::{Store, Transaction};
 
@@ -25,7 +26,9 @@ const SWEEP_EVERY: Duration = Duration::from_hours(1);
 /// More than this between two sweeps is no hour that has passed.
 const CLOCK_LEAP: Lifetime = Lifetime::from_hours(2);
 /// How far a clock may fall back over a restart without being seen.
-const KEEP_TIME_EVERY: Duration = Duration::from_secs(30);
+const KEEP_TIME_EVERY: Lifetime = Lifetime::from_seconds(30);
+/// How often the clock is looked at.
+const CLOCK_LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// What the tasks work on.
 pub(super) struct Background {
@@ -37,6 +40,7 @@ pub(super) struct Background {
     pub(super) trust_domain: TrustDomain,
     pub(super) certificates: Arc<ListenerCertificates>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) calls: Arc<CallStatistics>,
 }
 
 /// Starts all tasks; each ends when `stop` says so.
@@ -164,17 +168,26 @@ async fn renew_listener(background: Arc<Background>, mut stop: watch::Receiver<b
 
 /// Keeps the latest time on record, and says loudly when the clock cannot be right.
 async fn keep_time(background: Arc<Background>, mut stop: watch::Receiver<bool>) {
+    let mut kept: Option<Timestamp> = None;
     loop {
         let (guard, now) = (&background.joins.time_guard, background.clock.now());
         let is_behind = guard.see(now);
         background.metrics.clock_is_behind.set(i64::from(is_behind));
+        guard.compare(background.calls.seconds_ahead(now));
+        background.metrics.clock_is_apart.set(i64::from(guard.apart().is_some()));
+        if let Some(seconds_ahead) = guard.apart() {
+            error!(seconds_ahead, "the clock is not AWS's: nothing is issued until it is right");
+        }
         if is_behind {
             error!(now = %now, latest = %guard.latest(),
                 "the clock is behind what it has said before: nothing is issued until it is right");
-        } else if let Err(error) = background.joins.registry.keep_time(now).await {
-            warn!(error = %error, "the time was not kept");
+        } else if kept.is_none_or(|kept| now.since(kept) >= KEEP_TIME_EVERY) {
+            match background.joins.registry.keep_time(now).await {
+                Ok(()) => kept = Some(now),
+                Err(error) => warn!(error = %error, "the time was not kept"),
+            }
         }
-        if !pause(KEEP_TIME_EVERY, &mut stop).await {
+        if !pause(CLOCK_LOOK_EVERY, &mut stop).await {
             return;
         }
     }

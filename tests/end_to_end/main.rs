@@ -9,6 +9,7 @@ mod aws;
 mod ca;
 mod certificate;
 mod client_certificate;
+mod clock;
 mod crowd;
 mod doctor;
 mod genuine;

@@ -210,6 +210,9 @@ async fn a_certificate_renews_its_own_node_alone() {
     let code = cloud.renewal_refused(&other, &first, &new_key(), Proof::By(OTHER_WORKER)).await;
     assert_eq!(code, Code::CloneSuspected);
     assert_eq!(cloud.security_events().await, [Some(Code::CloneSuspected)]);
+    let event = &cloud.world.records(Class::Security).await[0].record;
+    let message = event.detail["message"].as_str().unwrap();
+    assert!(message.contains("came with the evidence of"), "{message}");
     // Neither node has lost anything.
     cloud.renewed(&node, &first, &new_key()).await;
     cloud.renewed(&other, &others, &new_key()).await;

@@ -180,7 +180,10 @@ impl Caller {
         let request = self.request(&scope.place, form, credentials)?;
         let answer = self.http.send(request, LIMITS).await;
         let result = match answer {
-            Ok(answer) => answer::read(&answer, asked),
+            Ok(answer) => {
+                self.statistics.compare(self.clock.now(), answer.date);
+                answer::read(&answer, asked)
+            }
             Err(error) => Err(CallFailed::no_answer(Service::Ec2, &error).into()),
         };
         let counted = result.as_ref().map_err(|error| error.failure.clone());

@@ -97,6 +97,7 @@ impl Sts {
         })?;
         let sent = self.http.send(request, LIMITS).await;
         let answer = sent.map_err(|error| CallFailed::no_answer(Service::Sts, &error))?;
+        self.statistics.compare(self.clock.now(), answer.date);
         read_caller_identity(&answer)
     }
 }
