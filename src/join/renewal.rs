@@ -112,8 +112,9 @@ impl JoinService {
         let early = view.refuse_renewal_early(subject, &holder.slot, certificate, key, epoch, now);
         if let Err(conflict) = early {
             let is_clone = conflict.code == Code::CloneSuspected;
-            let proves = is_clone && self.proves(method.as_ref(), &candidates, &presented).await?;
-            return Err(self.lock_clone(conflict, !proves, holder, trace).await);
+            let locks =
+                is_clone && !self.needs_no_lock(method.as_ref(), &candidates, &presented).await?;
+            return Err(self.lock_clone(conflict, locks, holder, trace).await);
         }
         let facts = methods::gather(method.as_ref(), candidates.claims(), &presented, &needed)
             .instrument(info_span!("gather"))
@@ -149,17 +150,20 @@ impl JoinService {
     }
 
     /// Whether whoever shows a certificate that was given up is the node itself, restored from a
-    /// snapshot: then nobody is locked. Where a proof is required nobody is locked either.
-    async fn proves(
+    /// snapshot: then nobody is locked. Where a proof is required nobody is, whoever it is, so nobody
+    /// is asked.
+    async fn needs_no_lock(
         &self,
         method: &dyn JoinMethod,
         candidates: &Candidates,
         presented: &Presented<'_>,
     ) -> Result<bool, Stop> {
-        let proof_required = candidates.needed().proof_required;
+        if candidates.needed().proof_required {
+            return Ok(true);
+        }
         let needed = FactsNeeded { proof_required: false, look_up: LookUp::None };
         let facts = methods::gather(method, candidates.claims(), presented, &needed).await?;
-        Ok(proof_required || facts.values().proof == Proof::Proven)
+        Ok(facts.values().proof == Proof::Proven)
     }
 
     /// Where nobody has to prove anything, two of one node cannot be told apart: that node alone is

@@ -302,9 +302,13 @@ async fn a_certificate_that_was_given_up_is_a_clone_signal() {
         let (cloud, node, first) = joined(policy).await;
         let second = cloud.renewed(&node, &first, &new_key()).await;
         let third = cloud.renewed(&node, &second, &new_key()).await;
+        let before = cloud.calls();
         let code = cloud.renewal_refused(&node, &first, &new_key(), proof).await;
         assert_eq!(code, Code::CloneSuspected);
         assert_eq!(cloud.is_locked().await, locks, "{policy}");
+        if policy == "proven" {
+            assert_eq!(cloud.calls(), before, "what a proof could not change asks for none");
+        }
         let goes_on = cloud.renew(&node, &third, &new_key()).await;
         assert_eq!(goes_on.is_ok(), !locks, "{policy}");
     }
