@@ -143,6 +143,8 @@ pub struct Refusal {
     pub code: Code,
     /// The code on record, for metrics; a node is never told.
     pub recorded: Code,
+    /// The join method, for metrics; empty if it is not known.
+    pub method: String,
     /// Leads an operator to the whole explanation; none if not even that could be made.
     pub correlation_id: Option<CorrelationId>,
     /// About the node's own evidence and clock only.
@@ -331,6 +333,7 @@ pub(super) async fn write(
     let mut refusal = Refusal {
         code: code.outward(),
         recorded: code,
+        method: trace.method.clone(),
         correlation_id: None,
         hint: stop.hint(),
         retry_after_seconds: stop.retry_after_seconds(),
@@ -373,7 +376,14 @@ pub(super) async fn write_unread(
     }
     let can_retry = matches!(code.class(), domain::Class::Throttled | domain::Class::Unavailable);
     let retry_after_seconds = can_retry.then_some(RETRY_AFTER_SECONDS);
-    Refusal { code: code.outward(), recorded: code, correlation_id, hint, retry_after_seconds }
+    Refusal {
+        code: code.outward(),
+        recorded: code,
+        method: String::new(),
+        correlation_id,
+        hint,
+        retry_after_seconds,
+    }
 }
 
 fn outcome_of(code: Code) -> Outcome {

@@ -141,6 +141,11 @@ impl Exchange {
             }
         };
         self.metrics.join_seconds.observe(watch.elapsed().as_secs_f64());
+        // A renewal is by the method that its node joined by, which only the judge has looked up.
+        self.method = self.method_label(match &outcome {
+            Ok(admission) => &admission.enrollment.method,
+            Err(refusal) => &refusal.method,
+        });
         let admission = outcome?;
         info!(join.correlation_id = %admission.correlation_id,
             node = %admission.enrollment.node_id, serial = %admission.order.serial,
@@ -181,10 +186,7 @@ impl Exchange {
             return Err(self.refuse(Code::CertificateRequired, None).await);
         };
         match presented(&CertificateDer::from(leaf.as_ref())) {
-            Some(certificate) => {
-                self.method = self.method_of(&certificate).await;
-                Ok(Begun::Renewal { start, certificate })
-            }
+            Some(certificate) => Ok(Begun::Renewal { start, certificate }),
             None => Err(self.refuse(Code::NodeUnknown, None).await),
         }
     }
@@ -212,12 +214,6 @@ impl Exchange {
 
     fn source(&self) -> IpAddr {
         self.connection.peer.ip().to_canonical()
-    }
-
-    /// The method by which the holder of a certificate joined.
-    async fn method_of(&self, certificate: &PresentedCertificate) -> &'static str {
-        let holder = self.joins.registry.holder(certificate.serial).await;
-        holder.ok().flatten().map_or("unknown", |holder| self.method_label(&holder.method))
     }
 
     fn method_label(&self, name: &str) -> &'static str {

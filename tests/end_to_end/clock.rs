@@ -1,20 +1,10 @@
 //! A server whose clock is wrong issues nothing, and says whose clock it is.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
 use crate::harness::{Answer, OTHER_WORKER, Site, WORKER, is_missing, join_command};
-
-fn readiness(site: &Site) -> String {
-    let mut stream = TcpStream::connect(site.server.said("diagnostics")).unwrap();
-    write!(stream, "GET /readyz HTTP/1.0\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
-}
 
 /// The same command with a clock that is off by so much.
 fn by_a_clock(offset: &str, command: &Command) -> Command {
@@ -41,16 +31,16 @@ fn a_clock_that_is_not_the_clouds_issues_nothing() {
     // The first answer of STS brings the other time.
     join(&site, WORKER).yes();
     let mut looks = 0;
-    while !readiness(&site).contains("ahead of AWS's") {
+    while !site.page("/readyz").contains("ahead of AWS's") {
         looks += 1;
         assert!(looks < 200, "{}", site.server.log());
         sleep(Duration::from_millis(100));
     }
-    assert!(readiness(&site).starts_with("HTTP/1.0 503"));
+    assert!(site.page("/readyz").starts_with("HTTP/1.0 503"));
     assert_eq!(join(&site, OTHER_WORKER).failure(), (3, "SERVER_CLOCK_WRONG"));
 
     // T53: with the right clock it is behind what it has said before.
     site.restart(|command| command);
-    assert!(readiness(&site).contains("not ready: the clock says"), "{}", readiness(&site));
+    assert!(site.page("/readyz").contains("not ready: the clock says"), "{}", site.page("/readyz"));
     assert_eq!(join(&site, OTHER_WORKER).failure(), (3, "SERVER_CLOCK_WRONG"));
 }

@@ -1,7 +1,7 @@
 //! Processes of muster that end with their test, and what they answer.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::{Arc, LazyLock};
@@ -267,6 +267,15 @@ impl Site {
             "--pin",
             self.pin(),
         ]))
+    }
+
+    /// What the diagnostics listener answers.
+    pub(crate) fn page(&self, path: &str) -> String {
+        let mut stream = std::net::TcpStream::connect(self.server.said("diagnostics")).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
     }
 
     /// A command for the local socket.

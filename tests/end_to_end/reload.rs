@@ -1,8 +1,6 @@
 //! Policies and locks while the server runs: a change is in force at once, whole or not at all.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
@@ -18,15 +16,6 @@ use crate::harness::{
 
 /// What a change of files is given (acceptance 4).
 const IN_FORCE_WITHIN: Duration = Duration::from_secs(2);
-
-/// What the diagnostics listener answers.
-fn page(site: &Site, path: &str) -> String {
-    let mut stream = TcpStream::connect(site.server.said("diagnostics")).unwrap();
-    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
-}
 
 fn status(site: &Site) -> (i32, Value) {
     let answer = site.local(&["policy", "status"]);
@@ -59,15 +48,15 @@ fn a_broken_edit_leaves_the_set_before_in_force() {
     let broken = status_within(&site, |(exit, _)| *exit == 1);
     assert_eq!(broken["hash"], before["hash"]);
     assert!(broken["error"].as_str().unwrap().contains("policies.yaml:7:"), "{broken}");
-    assert!(page(&site, "/metrics").contains("muster_policy_reload_failed 1"));
-    let ready = page(&site, "/readyz");
+    assert!(site.page("/metrics").contains("muster_policy_reload_failed 1"));
+    let ready = site.page("/readyz");
     assert!(ready.starts_with("HTTP/1.0 200") && ready.contains("not in force"), "{ready}");
     site.join(WORKER, "node").yes();
 
     write_policy(directory, &POLICY.replace("name: web,", "name: web2,"));
     let mended = status_within(&site, |(exit, _)| *exit == 0);
     assert_ne!(mended["hash"], before["hash"]);
-    assert!(page(&site, "/metrics").contains("muster_policy_reload_failed 0"));
+    assert!(site.page("/metrics").contains("muster_policy_reload_failed 0"));
     assert_eq!(site.join(OTHER_WORKER, "other").failure(), (1, "NOT_ADMITTED"));
     // The change, and whom it ends, is on record.
     let records = site.local(&["audit", "ls", "--class", "security"]).values;

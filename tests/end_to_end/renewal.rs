@@ -183,6 +183,8 @@ async fn a_lock_holds_the_first_renewal_after_a_restart() {
     site.restart(|command| command);
     let code = refused(&site, Some(&joined.identity()), &document).await;
     assert_eq!(code, Code::NotAdmitted);
+    let counted = r#"muster_renewals_total{method="ec2",code="LOCKED"} 1"#;
+    assert!(site.page("/metrics").contains(counted), "{}", site.page("/metrics"));
 }
 
 /// A site with so many nodes of one account, all joined.
