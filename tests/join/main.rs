@@ -17,6 +17,7 @@ mod contract;
 mod crash;
 mod enrollment;
 mod flood;
+mod hooked;
 mod issuing;
 mod look_up;
 mod policy_changes;

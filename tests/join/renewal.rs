@@ -1,6 +1,6 @@
 //! A node stays joined: two-phase, everything checked again, and what shows that there are two of it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use muster::audit::Class;
@@ -8,15 +8,13 @@ use muster::aws::{EndpointKind, SignedRequest};
 use muster::domain::{Code, KeyBinding, Lifetime, PublicKey, Purpose, pop_message};
 use muster::join::{Admission, Refusal, Renewal};
 use muster::methods::ec2;
-use muster::registry::{Change, Lock, LockTarget, PresentedCertificate, Registry};
+use muster::registry::{Change, Lock, LockTarget, PresentedCertificate};
 use muster::sim::{InstanceRecord, InstanceState};
-use muster::store::{
-    CommitError, Committed, Key, LogEntry, MemoryStore, Page, Store, StoreUnavailable, Transaction,
-    Versioned,
-};
+use muster::store::Store;
 use rcgen::{KeyPair, PublicKeyData, SigningKey};
 
 use crate::cloud::{Cloud, OTHER_WORKER, POLICIES, SCENARIO, WORKER};
+use crate::hooked::Hooked;
 use crate::world::{Node, World};
 
 const CHANNEL: [u8; 32] = [1; 32];
@@ -439,59 +437,10 @@ async fn one_renewal_on_many_streams_at_once_gives_one_certificate() {
     assert!(cloud.security_events().await.is_empty());
 }
 
-/// A store in which a lock is placed just before the next commit.
-struct Interposed {
-    inner: Arc<MemoryStore>,
-    lock: Mutex<Option<Lock>>,
-}
-
-#[async_trait::async_trait]
-impl Store for Interposed {
-    async fn get(&self, key: &Key) -> Result<Option<Versioned>, StoreUnavailable> {
-        self.inner.get(key).await
-    }
-
-    async fn get_all(&self, keys: &[Key]) -> Result<Vec<Option<Versioned>>, StoreUnavailable> {
-        self.inner.get_all(keys).await
-    }
-
-    async fn scan(
-        &self,
-        prefix: &str,
-        after: Option<&Key>,
-        limit: usize,
-    ) -> Result<Page, StoreUnavailable> {
-        self.inner.scan(prefix, after, limit).await
-    }
-
-    async fn commit(&self, transaction: Transaction) -> Result<Committed, CommitError> {
-        let lock = self.lock.lock().unwrap().take();
-        if let Some(lock) = lock {
-            let inner = Arc::clone(&self.inner) as Arc<dyn Store>;
-            Registry::new(inner).lock(&[lock], || Ok(vec![])).await?;
-        }
-        self.inner.commit(transaction).await
-    }
-
-    async fn logs(&self) -> Result<Vec<String>, StoreUnavailable> {
-        self.inner.logs().await
-    }
-
-    async fn read_log(
-        &self,
-        log: &str,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<LogEntry>, StoreUnavailable> {
-        self.inner.read_log(log, after, limit).await
-    }
-}
-
 // T72, N5: a lock that is placed between decide and commit wins: no certificate, no order.
 #[tokio::test]
 async fn a_lock_between_decide_and_commit_wins() {
-    let inner = Arc::new(MemoryStore::new());
-    let store = Arc::new(Interposed { inner, lock: Mutex::default() });
+    let store = Arc::new(Hooked::default());
     let cloud = Cloud::on(Arc::clone(&store) as Arc<dyn Store>, SCENARIO, POLICIES).await;
     let (node, other) = (cloud.node(WORKER), cloud.node(OTHER_WORKER));
     let first = cloud.admitted(&node, "proven").await;
@@ -499,7 +448,7 @@ async fn a_lock_between_decide_and_commit_wins() {
         let target = LockTarget::Policy("proven".parse().unwrap());
         let since = cloud.world.clock.now();
         let lock = Lock { target, reason: "test".to_owned(), since, until: None };
-        *store.lock.lock().unwrap() = Some(lock);
+        *store.lock_before_commit.lock().unwrap() = Some(lock);
     };
     arm();
     let code = cloud.renewal_refused(&node, &first, &new_key(), Proof::By(WORKER)).await;

@@ -1,18 +1,16 @@
 //! What a renewal must survive, and what somebody with one good certificate must not gain: found by
 //! looking at the whole with the eyes of an attacker.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use muster::domain::{Code, Lifetime, Serial};
 use muster::join::Admission;
 use muster::policy::Strength;
 use muster::registry::{Change, LockTarget};
-use muster::store::{
-    CommitError, Committed, Key, LogEntry, MemoryStore, Page, Store, StoreUnavailable, Transaction,
-    Versioned,
-};
+use muster::store::Store;
 
 use crate::cloud::{Cloud, POLICIES, SCENARIO, WORKER};
+use crate::hooked::Hooked;
 use crate::renewal::{Proof, joined, new_key, place, shown};
 use crate::world::policy_set;
 
@@ -198,63 +196,18 @@ async fn a_shorter_lock_lets_nobody_out() {
     assert_eq!(code, Code::Locked);
 }
 
-/// A store that does something just before the locks of a join are read.
-struct Meanwhile {
-    inner: MemoryStore,
-    then: Mutex<Option<Box<dyn FnOnce() + Send>>>,
-}
-
-#[async_trait::async_trait]
-impl Store for Meanwhile {
-    async fn get(&self, key: &Key) -> Result<Option<Versioned>, StoreUnavailable> {
-        self.inner.get(key).await
-    }
-
-    async fn get_all(&self, keys: &[Key]) -> Result<Vec<Option<Versioned>>, StoreUnavailable> {
-        if let Some(then) = self.then.lock().unwrap().take() {
-            then();
-        }
-        self.inner.get_all(keys).await
-    }
-
-    async fn scan(
-        &self,
-        prefix: &str,
-        after: Option<&Key>,
-        limit: usize,
-    ) -> Result<Page, StoreUnavailable> {
-        self.inner.scan(prefix, after, limit).await
-    }
-
-    async fn commit(&self, transaction: Transaction) -> Result<Committed, CommitError> {
-        self.inner.commit(transaction).await
-    }
-
-    async fn logs(&self) -> Result<Vec<String>, StoreUnavailable> {
-        self.inner.logs().await
-    }
-
-    async fn read_log(
-        &self,
-        log: &str,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<LogEntry>, StoreUnavailable> {
-        self.inner.read_log(log, after, limit).await
-    }
-}
-
 // N5: a set that is exchanged while a node is judged decides anew; nothing is recorded by the old
 // one.
 #[tokio::test]
 async fn a_policy_set_that_changes_meanwhile_decides_anew() {
-    let store = Arc::new(Meanwhile { inner: MemoryStore::new(), then: Mutex::default() });
+    let store = Arc::new(Hooked::default());
     let cloud = Cloud::on(Arc::clone(&store) as Arc<dyn Store>, SCENARIO, POLICIES).await;
     let node = cloud.node(WORKER);
     let exchange = || {
         let joins = Arc::clone(&cloud.world.joins);
         let other = policy_set(&POLICIES.replace("111122223333", "444455556666"));
-        *store.then.lock().unwrap() = Some(Box::new(move || joins.exchange_policies(other)));
+        *store.before_reading.lock().unwrap() =
+            Some(Box::new(move || joins.exchange_policies(other)));
     };
     exchange();
     let refusal = cloud.refused(&node, &cloud.honest(&node, "proven")).await;

@@ -1,0 +1,64 @@
+//! A store for stories in which somebody is quicker.
+
+use std::sync::{Arc, Mutex};
+
+use muster::registry::{Lock, Registry};
+use muster::store::{
+    CommitError, Committed, Key, LogEntry, MemoryStore, Page, Store, StoreUnavailable, Transaction,
+    Versioned,
+};
+
+/// A store in memory in which something happens once, between two steps of a join.
+#[derive(Default)]
+pub(crate) struct Hooked {
+    inner: Arc<MemoryStore>,
+    /// Just before what is on record is read.
+    pub(crate) before_reading: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    /// This lock is placed just before the next commit.
+    pub(crate) lock_before_commit: Mutex<Option<Lock>>,
+}
+
+#[async_trait::async_trait]
+impl Store for Hooked {
+    async fn get(&self, key: &Key) -> Result<Option<Versioned>, StoreUnavailable> {
+        self.inner.get(key).await
+    }
+
+    async fn get_all(&self, keys: &[Key]) -> Result<Vec<Option<Versioned>>, StoreUnavailable> {
+        if let Some(then) = self.before_reading.lock().unwrap().take() {
+            then();
+        }
+        self.inner.get_all(keys).await
+    }
+
+    async fn scan(
+        &self,
+        prefix: &str,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Page, StoreUnavailable> {
+        self.inner.scan(prefix, after, limit).await
+    }
+
+    async fn commit(&self, transaction: Transaction) -> Result<Committed, CommitError> {
+        let lock = self.lock_before_commit.lock().unwrap().take();
+        if let Some(lock) = lock {
+            let inner = Arc::clone(&self.inner) as Arc<dyn Store>;
+            Registry::new(inner).lock(&[lock], || Ok(vec![])).await?;
+        }
+        self.inner.commit(transaction).await
+    }
+
+    async fn logs(&self) -> Result<Vec<String>, StoreUnavailable> {
+        self.inner.logs().await
+    }
+
+    async fn read_log(
+        &self,
+        log: &str,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<LogEntry>, StoreUnavailable> {
+        self.inner.read_log(log, after, limit).await
+    }
+}
