@@ -19,6 +19,7 @@ mod enrollment;
 mod flood;
 mod hooked;
 mod issuing;
+mod locks;
 mod look_up;
 mod policy_changes;
 mod proof;

@@ -11,7 +11,8 @@ use muster::store::Store;
 
 use crate::cloud::{Cloud, POLICIES, SCENARIO, WORKER};
 use crate::hooked::Hooked;
-use crate::renewal::{Proof, joined, new_key, place, shown};
+use crate::locks::place;
+use crate::renewal::{Proof, joined, new_key, shown};
 use crate::world::policy_set;
 
 impl Cloud {
