@@ -73,6 +73,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("axum", &["server", "sim"]),
     ("clap", &["cli"]),
     ("aws_config", &["aws"]),
+    ("aws_sdk_ssm", &["aws"]),
     ("aws_sdk_sts", &["aws"]),
     ("aws_sigv4", &["aws", "sim"]),
     ("aws_credential_types", &["aws", "sim"]),

@@ -50,17 +50,34 @@ macro_rules! identifier {
     };
 }
 
+/// Lower-case letters, digits and hyphens, a letter first and no hyphen last, at most 63.
+fn is_label(text: &str) -> bool {
+    text.len() <= 63
+        && text.starts_with(|first: char| first.is_ascii_lowercase())
+        && !text.ends_with('-')
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
 identifier!(
     /// The `metadata.name` of a policy, account set or deny list. It becomes part of SPIFFE IDs,
     /// and it holds a letter, so that it is never mistaken for an account number.
     PolicyName,
     "a name of lower-case letters, digits and hyphens that starts with a letter, at most 63 long",
-    |text| {
-        text.len() <= 63
-            && text.starts_with(|first: char| first.is_ascii_lowercase())
-            && !text.ends_with('-')
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-    }
+    is_label
+);
+identifier!(
+    /// The public name of a join token.
+    TokenName,
+    "a name of lower-case letters, digits and hyphens that starts with a letter, at most 63 long",
+    is_label
+);
+identifier!(
+    /// The name of a node that a join token is bound to. Names that begin with `k-` are those of
+    /// nodes without one: they are made of their keys.
+    NodeName,
+    "a name of lower-case letters, digits and hyphens that starts with a letter, but not with `k-`, \
+     at most 63 long",
+    |text| is_label(text) && !text.starts_with("k-")
 );
 identifier!(
     /// The lower-case hexadecimal SHA-256 of a loaded policy set.

@@ -9,16 +9,19 @@ mod identifier;
 mod key;
 mod spiffe;
 mod timestamp;
+mod token;
 
 pub use binding::{KeyBinding, Purpose, pop_message};
 pub use cloud::{AccountId, InstanceId, InvalidCloudName, Partition, Region};
 pub use code::{Class, Code};
 pub use identifier::{
-    CorrelationId, InvalidIdentifier, NodeId, PolicyHash, PolicyName, Serial, Subject,
+    CorrelationId, InvalidIdentifier, NodeId, NodeName, PolicyHash, PolicyName, Serial, Subject,
+    TokenName,
 };
 pub use key::{InvalidPublicKey, KeyDigest, PublicKey};
 pub use spiffe::{InvalidSpiffeId, SpiffeId, TrustDomain};
 pub use timestamp::{InvalidTime, Lifetime, Timestamp};
+pub use token::{InvalidToken, InvalidTokenKey, Token, TokenKey, TokenOrigin, TokenSecret};
 
 use serde::{Deserialize, Deserializer};
 
