@@ -20,6 +20,7 @@ macro_rules! store_contract {
             logs_are_chained_without_gaps,
             what_a_backend_could_not_do_is_refused,
             only_what_has_expired_is_swept,
+            a_crowd_counts_to_the_limit_and_no_further,
         );
     };
     (@tests $make:expr, $($name:ident,)*) => {
@@ -250,4 +251,31 @@ async fn only_what_has_expired_is_swept(store: Arc<dyn Store>) {
     let left = store.scan("", None, 10).await.unwrap();
     let names: Vec<_> = left.items.iter().map(|(key, _)| key.as_str()).collect();
     assert_eq!(names, ["kept", "new"]);
+}
+
+async fn a_crowd_counts_to_the_limit_and_no_further(store: Arc<dyn Store>) {
+    let count = |below| {
+        let count = Count { key: key("uses"), below, expires_at: None };
+        Transaction { counts: vec![count], ..put("beside", "it") }
+    };
+    let crowd: Vec<_> = (0..40)
+        .map(|_| {
+            let (store, count) = (Arc::clone(&store), count(25));
+            tokio::spawn(async move { store.commit(count).await.is_ok() })
+        })
+        .collect();
+    let mut counted = 0;
+    for one in crowd {
+        counted += u64::from(one.await.unwrap());
+    }
+    assert_eq!(counted, 25);
+    let found = store.get(&key("uses")).await.unwrap();
+    assert_eq!(Count::read(found.as_ref()).unwrap(), 25);
+    // Refused whole: what stands beside it was not written either.
+    let beside = store.get(&key("beside")).await.unwrap().unwrap().version;
+    let refused = store.commit(count(25)).await.unwrap_err();
+    assert_eq!(refused, CommitError::Conflict(key("uses")));
+    assert_eq!(store.get(&key("beside")).await.unwrap().unwrap().version, beside);
+    store.commit(put("uses", "no number")).await.unwrap();
+    assert!(matches!(store.commit(count(99)).await, Err(CommitError::Unavailable(_))));
 }

@@ -7,8 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::domain::Timestamp;
 
 use super::{
-    ChainHash, CommitError, Committed, Condition, Key, LogEntry, Page, Store, StoreUnavailable,
-    Transaction, Versioned, link,
+    ChainHash, CommitError, Committed, Condition, Count, Key, LogEntry, Page, Store,
+    StoreUnavailable, Transaction, Versioned, link,
 };
 
 /// A store in memory.
@@ -46,6 +46,11 @@ impl State {
                 self.values.get(key).is_some_and(|(found, _)| found.version == *version)
             }
         }
+    }
+
+    /// The number under a counted key.
+    fn counted(&self, key: &Key) -> Result<u64, StoreUnavailable> {
+        Count::read(self.values.get(key).map(|(found, _)| found))
     }
 
     fn append(&mut self, log: &str, payload: Vec<u8>) -> u64 {
@@ -99,11 +104,23 @@ impl Store for MemoryStore {
         if let Some(broken) = transaction.conditions.iter().find(|one| !state.holds(one)) {
             return Err(CommitError::Conflict(broken.key().clone()));
         }
+        let mut counted = Vec::new();
+        for count in transaction.counts {
+            let number = state.counted(&count.key)?;
+            if number >= count.below {
+                return Err(CommitError::Conflict(count.key));
+            }
+            counted.push((count, number + 1));
+        }
         state.revision += 1;
         let revision = state.revision;
         for put in transaction.puts {
             let written = Versioned { value: put.value, version: revision };
             state.values.insert(put.key, (written, put.expires_at));
+        }
+        for (count, number) in counted {
+            let written = Versioned { value: number.to_string().into_bytes(), version: revision };
+            state.values.insert(count.key, (written, count.expires_at));
         }
         for key in &transaction.deletes {
             state.values.remove(key);

@@ -16,7 +16,7 @@ pub use sqlite::SqliteStore;
 
 use crate::domain::Timestamp;
 
-/// The most conditions, puts, deletes and appends of one transaction, in all.
+/// The most conditions, puts, deletes, counts and appends of one transaction, in all.
 pub const TRANSACTION_ITEMS_MAX: usize = 100;
 /// The longest key in bytes.
 pub const KEY_BYTES_MAX: usize = 1024;
@@ -76,6 +76,8 @@ pub struct Transaction {
     pub puts: Vec<Put>,
     /// Keys to remove; removing what is not there is no error.
     pub deletes: Vec<Key>,
+    /// Numbers to count up.
+    pub counts: Vec<Count>,
     /// Records to append, each to the log of its name.
     pub appends: Vec<Append>,
     /// Removes every entry whose `expires_at` is before this time.
@@ -94,6 +96,27 @@ pub struct Put {
     /// From when on the store may forget it. Garbage collection only: whoever reads a value after
     /// this time decides by its content.
     pub expires_at: Option<Timestamp>,
+}
+
+/// One number to count up by one, beginning from nothing. Unlike a value that is read, changed and
+/// written under a condition, a crowd can count at the same time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Count {
+    /// Where. Only counts ever write there; the value is the number in decimal digits.
+    pub key: Key,
+    /// It must be below this before; otherwise the transaction conflicts at this key.
+    pub below: u64,
+    /// As with a put.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Count {
+    /// The number under a counted key, which is 0 where nothing was counted yet.
+    pub fn read(found: Option<&Versioned>) -> Result<u64, StoreUnavailable> {
+        let Some(found) = found else { return Ok(0) };
+        let number = std::str::from_utf8(&found.value).ok().and_then(|text| text.parse().ok());
+        number.ok_or_else(|| StoreUnavailable("a counted number cannot be read".to_owned()))
+    }
 }
 
 /// One record to append.
@@ -175,14 +198,18 @@ pub trait Store: Send + Sync {
 impl Transaction {
     /// Refuses what some backend could not do.
     fn check_limits(&self) -> Result<(), StoreUnavailable> {
-        let items =
-            self.conditions.len() + self.puts.len() + self.deletes.len() + self.appends.len();
+        let items = self.conditions.len()
+            + self.puts.len()
+            + self.deletes.len()
+            + self.counts.len()
+            + self.appends.len();
         let keys = self
             .conditions
             .iter()
             .map(Condition::key)
             .chain(self.puts.iter().map(|put| &put.key))
-            .chain(&self.deletes);
+            .chain(&self.deletes)
+            .chain(self.counts.iter().map(|count| &count.key));
         let values = self
             .puts
             .iter()

@@ -6,8 +6,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::{
-    ChainHash, CommitError, Committed, Condition, StoreUnavailable, Transaction, link,
+    ChainHash, CommitError, Committed, Condition, Count, Key, StoreUnavailable, Transaction,
+    Versioned, link,
 };
+use crate::domain::Timestamp;
 
 /// How many transactions share an fsync at most: bounds how long the first of them waits.
 const BATCH_MAX: usize = 256;
@@ -102,15 +104,16 @@ fn apply(
         }
     }
     for put in &transaction.puts {
-        let expires_at = put.expires_at.map(crate::domain::Timestamp::unix_seconds);
-        connection
-            .prepare_cached(
-                "INSERT INTO entries (key, value, version, expires_at) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT (key) DO UPDATE
-                 SET value = excluded.value, version = excluded.version,
-                     expires_at = excluded.expires_at",
-            )?
-            .execute(params![put.key.as_str(), put.value, revision, expires_at])?;
+        write(connection, &put.key, &put.value, put.expires_at, revision)?;
+    }
+    for count in &transaction.counts {
+        let number = match Count::read(find(connection, &count.key)?.as_ref()) {
+            Ok(number) if number < count.below => number + 1,
+            Ok(_) => return Ok(Err(CommitError::Conflict(count.key.clone()))),
+            Err(unreadable) => return Ok(Err(unreadable.into())),
+        };
+        let value = number.to_string().into_bytes();
+        write(connection, &count.key, &value, count.expires_at, revision)?;
     }
     for key in &transaction.deletes {
         connection.prepare_cached("DELETE FROM entries WHERE key = ?1")?.execute([key.as_str()])?;
@@ -127,6 +130,31 @@ fn apply(
     let committed = Committed { revision, appended };
     remember_token(connection, transaction.token, &committed)?;
     Ok(Ok(committed))
+}
+
+fn write(
+    connection: &Connection,
+    key: &Key,
+    value: &[u8],
+    expires_at: Option<Timestamp>,
+    revision: u64,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO entries (key, value, version, expires_at) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (key) DO UPDATE
+             SET value = excluded.value, version = excluded.version,
+                 expires_at = excluded.expires_at",
+        )?
+        .execute(params![key.as_str(), value, revision, expires_at.map(Timestamp::unix_seconds)])?;
+    Ok(())
+}
+
+fn find(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Versioned>> {
+    connection
+        .prepare_cached("SELECT value, version FROM entries WHERE key = ?1")?
+        .query_row([key.as_str()], |row| Ok(Versioned { value: row.get(0)?, version: row.get(1)? }))
+        .optional()
 }
 
 fn holds(connection: &Connection, condition: &Condition) -> rusqlite::Result<bool> {
