@@ -44,6 +44,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 
 /// What policy may use of `methods`: claims, facts and declarations, never a method.
 const METHODS_SEEN_BY_POLICY: &[&str] = &[
+    "Basis",
     "Claim",
     "ClaimValues",
     "Claims",

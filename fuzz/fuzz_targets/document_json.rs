@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use muster::aws::{Json, RegionCertificates};
 use muster::domain::{KeyBinding, PublicKey, Purpose, Timestamp};
-use muster::methods::{JoinMethod, Presented};
+use muster::methods::{JoinMethod, Presented, Remembered};
 use muster::methods::ec2::{Ec2, IdentityDocument};
 use rcgen::PublicKeyData;
 
@@ -22,10 +22,13 @@ static METHOD: LazyLock<Ec2> = LazyLock::new(|| {
     Ec2::new(forge::sources(certificates))
 });
 
-static BINDING: LazyLock<KeyBinding> = LazyLock::new(|| {
+static BINDING_KEY: LazyLock<PublicKey> = LazyLock::new(|| {
     let key = rcgen::KeyPair::generate().expect("a key");
-    let key = PublicKey::from_spki_der(&key.subject_public_key_info()).expect("a public key");
-    KeyBinding::new(Purpose::Join, &[0; 32], &[0; 32], "ec2", "", &key)
+    PublicKey::from_spki_der(&key.subject_public_key_info()).expect("a public key")
+});
+
+static BINDING: LazyLock<KeyBinding> = LazyLock::new(|| {
+    KeyBinding::new(Purpose::Join, &[0; 32], &[0; 32], "ec2", "", &BINDING_KEY)
 });
 
 fuzz_target!(|input: &[u8]| {
@@ -33,7 +36,9 @@ fuzz_target!(|input: &[u8]| {
     let lenient = serde_json::from_slice::<serde_json::Value>(input);
     assert!(strict.is_err() || lenient.is_ok(), "strict JSON is JSON");
     let now = Timestamp::from_unix_seconds(1_800_000_000);
-    let presented = Presented { evidence: input, binding: &BINDING, source: None, now };
+    let (key, remembered) = (BINDING_KEY.digest(), &Remembered::default());
+    let presented =
+        Presented { evidence: input, binding: &BINDING, key, remembered, source: None, now };
     let _answer = METHOD.verify(&presented);
     let Some(content) = std::str::from_utf8(input).ok().filter(|text| text.len() < 12_000) else {
         return;

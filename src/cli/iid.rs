@@ -68,9 +68,14 @@ fn in_words(document: &IdentityDocument, now: Timestamp) -> String {
         let value = match value {
             Some(Value::Text(text)) => text,
             Some(Value::Time(time)) => time.to_string(),
-            None | Some(Value::List(_) | Value::Tags(_) | Value::MetadataOptions { .. }) => {
-                "-".to_owned()
-            }
+            None
+            | Some(
+                Value::List(_)
+                | Value::Tags(_)
+                | Value::Span(_)
+                | Value::Number(_)
+                | Value::MetadataOptions { .. },
+            ) => "-".to_owned(),
         };
         lines.push(format!("  {:<19} {value}", name.replace('_', " ")));
     }

@@ -77,6 +77,8 @@ macro_rules! codes {
                     | Self::PolicyDenied
                     | Self::DocumentTooOld
                     | Self::NameNotPermitted
+                    | Self::TokenOtherPolicy
+                    | Self::ComeBackRefused
                     | Self::Locked => Self::NotAdmitted,
                     other => other,
                 }
@@ -183,6 +185,19 @@ codes! {
         "The document is from before the instance's last known start; fetch a new one.";
     KeyInUse = "KEY_IN_USE", Denied, "PERMISSION_DENIED",
         "Another instance is enrolled with this key: the disk was copied. Remove the state directory and join again.";
+
+    TokenUnknown = "TOKEN_UNKNOWN", Denied, "UNAUTHENTICATED",
+        "No token of this name and secret is on record: it was removed, or is another server's. `muster tokens ls` lists what there is.";
+    TokenExpired = "TOKEN_EXPIRED", Denied, "PERMISSION_DENIED",
+        "The token has ended; `muster tokens add` makes another, or look whether its publication goes on (`muster publications ls`).";
+    TokenExhausted = "TOKEN_EXHAUSTED", Denied, "PERMISSION_DENIED",
+        "As many nodes as may have joined with this token; `muster tokens add --max-uses N` makes another.";
+    TokenNotFromHere = "TOKEN_NOT_FROM_HERE", Denied, "PERMISSION_DENIED",
+        "The token is for other networks than the one that the node comes from; behind a balancer the server needs the PROXY protocol to see it.";
+    TokenOtherPolicy = "TOKEN_OTHER_POLICY", Denied, "PERMISSION_DENIED",
+        "The node names another policy than the one that its token, or its enrollment, is for; leave `--policy` out, or name that one.";
+    ComeBackRefused = "COME_BACK_REFUSED", Denied, "PERMISSION_DENIED",
+        "The node's certificate has ended, and its policy does not let it back in by its key alone; it needs a token, or the policy `come_back`.";
 
     CertificateRequired = "CERTIFICATE_REQUIRED", Denied, "UNAUTHENTICATED",
         "A renewal comes over a connection with the node's certificate; without one the node joins.";

@@ -73,11 +73,11 @@ identifier!(
 );
 identifier!(
     /// The name of a node that a join token is bound to. Names that begin with `k-` are those of
-    /// nodes without one: they are made of their keys.
+    /// nodes without one, made of their keys; those that begin with `i-` are of instances.
     NodeName,
-    "a name of lower-case letters, digits and hyphens that starts with a letter, but not with `k-`, \
-     at most 63 long",
-    |text| is_label(text) && !text.starts_with("k-")
+    "a name of lower-case letters, digits and hyphens that starts with a letter, but not with `k-` or \
+     `i-`, at most 63 long",
+    |text| is_label(text) && !text.starts_with("k-") && !text.starts_with("i-")
 );
 identifier!(
     /// The lower-case hexadecimal SHA-256 of a loaded policy set.

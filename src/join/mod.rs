@@ -3,6 +3,7 @@
 
 mod attempt;
 mod refusal;
+mod remember;
 mod renewal;
 mod time_guard;
 
@@ -125,15 +126,20 @@ impl JoinService {
             &start.public_key,
         );
 
+        // The node must hold the key before anything else is looked at.
+        attempt.check_possession(&binding)?;
+        let key = start.public_key.digest();
+        let remembered = remember::at_join(&self.registry, method.as_ref(), attempt).await?;
         let presented = Presented {
             evidence: &attempt.evidence,
             binding: &binding,
+            key,
+            remembered: &remembered,
             source: Some(attempt.source),
             now,
         };
 
-        // 1 verify: local, and the node must hold the key before anything else is looked at.
-        attempt.check_possession(&binding)?;
+        // 1 verify: local.
         let claims = method.verify(&presented)?;
         trace.verified(&claims);
 
@@ -143,8 +149,8 @@ impl JoinService {
 
         // 3 gather: what is on record first, then the proof, then the instance.
         let (subject, epoch) = (candidates.claims().subject().clone(), candidates.claims().epoch());
-        let key = start.public_key.digest();
-        let view = self.registry.view(&subject, DEFAULT_SLOT, key, candidates.policy()).await?;
+        let (policy, token) = (candidates.policy(), candidates.claims().token());
+        let view = self.registry.view(&subject, DEFAULT_SLOT, key, policy, token).await?;
         view.refuse_early(&subject, DEFAULT_SLOT, epoch, now)?;
         let mut needed = candidates.needed().clone();
         if view.is_settled_against(key, epoch, now) {

@@ -8,7 +8,9 @@ use tracing::{error, info, warn};
 use super::Attempt;
 use crate::audit::{Audit, Class, Outcome, Record};
 use crate::ca::{IssueError, Nonconforming};
-use crate::domain::{self, Code, CorrelationId, KeyDigest, NodeId, PolicyHash, Serial, Timestamp};
+use crate::domain::{
+    self, Code, CorrelationId, KeyDigest, NodeId, PolicyHash, Serial, Timestamp, TokenName,
+};
 use crate::methods::{Claims, Facts, Rejection, SourceUnavailable};
 use crate::policy::{Denial, PolicySet};
 use crate::registry::{Change, Conflict, Enrollment, PresentedCertificate, RecordError, Recording};
@@ -128,7 +130,16 @@ impl Stop {
             Code::KeyInUse => !is_renewal,
             _ => false,
         };
-        match (is_security, account_is_known) {
+        // Nobody is told these who does not hold the token's secret, or the key of a node.
+        let is_of_known = matches!(
+            self.code(),
+            Code::TokenExpired
+                | Code::TokenExhausted
+                | Code::TokenNotFromHere
+                | Code::TokenOtherPolicy
+                | Code::ComeBackRefused
+        );
+        match (is_security, account_is_known || is_of_known) {
             (true, _) => Class::Security,
             (false, true) => Class::Known,
             (false, false) => Class::Noise,
@@ -169,6 +180,7 @@ pub(super) struct Trace {
     node_id: Option<NodeId>,
     presented: Option<Serial>,
     epoch: Option<Timestamp>,
+    token: Option<TokenName>,
     claims: Option<Value>,
     facts: Option<Value>,
 }
@@ -195,6 +207,7 @@ impl Trace {
             node_id: None,
             presented: None,
             epoch: None,
+            token: None,
             claims: None,
             facts: None,
         }
@@ -210,6 +223,7 @@ impl Trace {
         self.account_id = segment("account_id");
         self.instance_id = segment("instance_id").or_else(|| Some(claims.subject().path()));
         self.epoch = Some(claims.epoch());
+        self.token = claims.token().map(|token| token.name.clone());
         self.claims = Some(claims.values().to_json());
     }
 
@@ -249,6 +263,7 @@ impl Trace {
             Change::Enroll
             | Change::Repeat
             | Change::Reorder
+            | Change::ComeBack
             | Change::Rebind
             | Change::Renew
             | Change::RepeatNext => return records,
@@ -306,7 +321,9 @@ impl Trace {
             .with("unverified", self.unverified.clone());
         for (name, value) in [
             ("presented", self.presented.map(|serial| serial.to_string().into())),
+            ("boot", boot_of(&self.unverified).map(Into::into)),
             ("epoch", self.epoch.map(|epoch| epoch.to_string().into())),
+            ("token", self.token.as_ref().map(|name| name.to_string().into())),
             ("claims", self.claims.clone()),
             ("facts", self.facts.clone()),
         ] {
@@ -316,6 +333,11 @@ impl Trace {
         }
         record
     }
+}
+
+/// The id that an agent gives itself when it starts, which links its attempts. Nobody vouches for it.
+fn boot_of(facts: &str) -> Option<&str> {
+    facts.split(' ').find_map(|word| word.strip_prefix("boot="))
 }
 
 /// Writes the refusal down, and says what the node is told.

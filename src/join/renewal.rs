@@ -8,7 +8,7 @@ use tracing::{Instrument, error, info_span, warn};
 
 use super::attempt::{Attempt, Start};
 use super::refusal::{self, Refusal, Stop, Trace};
-use super::{Admission, JoinService};
+use super::{Admission, JoinService, remember};
 use crate::audit::Class;
 use crate::domain::{Code, KeyBinding, PublicKey, Purpose};
 use crate::methods::{self, FactsNeeded, JoinMethod, LookUp, Presented, Proof};
@@ -86,15 +86,19 @@ impl JoinService {
             &start.policy,
             &start.public_key,
         );
+        attempt.check_possession(&binding)?;
+        let remembered = remember::at_renewal(holder, method.as_ref())?;
+        let key = start.public_key.digest();
         let presented = Presented {
             evidence: &attempt.evidence,
             binding: &binding,
+            key,
+            remembered: &remembered,
             source: Some(attempt.source),
             now,
         };
 
         // 1 verify, and the evidence must be of the node that the certificate names (T16, T28).
-        attempt.check_possession(&binding)?;
         let claims = method.verify(&presented)?;
         if *claims.subject() != holder.subject {
             return Err(Stop::Conflict(Conflict::other_instance(holder, claims.subject())));
@@ -106,9 +110,9 @@ impl JoinService {
 
         // 3 gather: what is on record first, then the proof, then the instance.
         let (subject, epoch) = (&holder.subject, candidates.claims().epoch());
-        let key = start.public_key.digest();
         let needed = candidates.needed().clone();
-        let view = self.registry.view(subject, &holder.slot, key, candidates.policy()).await?;
+        let policy = candidates.policy();
+        let view = self.registry.view(subject, &holder.slot, key, policy, None).await?;
         let early = view.refuse_renewal_early(subject, &holder.slot, certificate, key, epoch, now);
         if let Err(conflict) = early {
             let is_clone = conflict.code == Code::CloneSuspected;

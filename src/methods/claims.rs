@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::{Subject, Timestamp};
+use crate::domain::{Lifetime, PolicyName, Subject, Timestamp, Token};
 
 /// How a value is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,10 @@ pub enum Value {
     Tags(BTreeMap<String, String>),
     /// A point in time.
     Time(Timestamp),
+    /// How long something lasts.
+    Span(Lifetime),
+    /// How many.
+    Number(u32),
     /// Instance metadata options.
     MetadataOptions {
         /// Session tokens are required (IMDSv2 only).
@@ -66,10 +70,27 @@ impl ClaimValues {
         self.0.insert(name, Claim { value, provenance });
     }
 
+    /// Takes a value away.
+    pub fn remove(&mut self, name: &'static str) {
+        self.0.remove(name);
+    }
+
     /// All claims, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Claim)> {
         self.0.iter().map(|(name, claim)| (*name, claim))
     }
+}
+
+/// What claims rest on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Basis {
+    /// Evidence that somebody outside vouches for.
+    Evidence,
+    /// A token that the server gave out: who was not enrolled by it is counted.
+    Token(Box<Token>),
+    /// The node's own key and nothing else: the claims are those of its enrollment, which is of this
+    /// policy.
+    Key(PolicyName),
 }
 
 /// What verified evidence says: the proof that a join method accepted it.
@@ -79,6 +100,7 @@ pub struct Claims {
     subject: Subject,
     values: ClaimValues,
     epoch: Timestamp,
+    basis: Basis,
 }
 
 impl Claims {
@@ -91,7 +113,34 @@ impl Claims {
         values: ClaimValues,
         epoch: Timestamp,
     ) -> Self {
-        Self { method, subject, values, epoch }
+        Self { method, subject, values, epoch, basis: Basis::Evidence }
+    }
+
+    /// The same, resting on something else than evidence.
+    pub(in crate::methods) fn resting_on(self, basis: Basis) -> Self {
+        Self { basis, ..self }
+    }
+
+    /// What they rest on.
+    pub fn basis(&self) -> &Basis {
+        &self.basis
+    }
+
+    /// The token that they rest on, if they do.
+    pub fn token(&self) -> Option<&Token> {
+        match &self.basis {
+            Basis::Token(token) => Some(token),
+            Basis::Evidence | Basis::Key(_) => None,
+        }
+    }
+
+    /// The only policy that these claims are good for, if there is one.
+    pub fn only_policy(&self) -> Option<&PolicyName> {
+        match &self.basis {
+            Basis::Evidence => None,
+            Basis::Token(token) => Some(&token.policy),
+            Basis::Key(policy) => Some(policy),
+        }
     }
 
     /// The method that verified the evidence.

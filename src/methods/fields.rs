@@ -10,8 +10,11 @@ pub struct Declaration {
     pub fields: &'static [Field],
     /// The claims that DNS names may interpolate: identifiers that nobody can choose (I6, I13).
     pub name_variables: &'static [&'static str],
-    /// Whether the method can answer a challenge with a fresh proof.
+    /// Whether the method can answer a challenge with a fresh proof. Without one it leans on the
+    /// node's key: a renewal and a node that comes back have no more to show.
     pub has_fresh_proof: bool,
+    /// Whether its evidence is a token that the server gave out.
+    pub uses_tokens: bool,
     /// What a look at the instance must say whatever the rules ask; nothing where there is no look.
     pub running: Option<Running>,
 }
@@ -101,6 +104,12 @@ pub enum Kind {
     Tags,
     /// A duration: the time read is at most this long ago.
     Age,
+    /// A duration: the one read is at most as long. Something without an end is longer than any.
+    Span,
+    /// A number: the one read is at most as high. Something without a number is beyond any.
+    Count,
+    /// A list of networks such as `10.0.0.0/8`, of which one has the address read.
+    Networks,
     /// `{v2_only: true, max_hop_limit: 1}`: the instance's metadata options.
     MetadataOptions,
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     ClaimValues, Contradiction, Declaration, FactValues, Instance, Proof, Provenance, Value,
 };
-use crate::domain::{Code, Timestamp};
+use crate::domain::{Code, Lifetime, Timestamp};
 
 /// JSON that is no claims or facts of this build's methods.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +21,8 @@ enum ValueDocument {
     List(Vec<String>),
     Tags(BTreeMap<String, String>),
     Time(Timestamp),
+    Span(Lifetime),
+    Number(u32),
     MetadataOptions { v2_only: bool, hop_limit: u32 },
 }
 
@@ -173,6 +175,8 @@ fn document(value: &Value) -> ValueDocument {
         Value::List(list) => ValueDocument::List(list.clone()),
         Value::Tags(tags) => ValueDocument::Tags(tags.clone()),
         Value::Time(time) => ValueDocument::Time(*time),
+        Value::Span(span) => ValueDocument::Span(*span),
+        Value::Number(number) => ValueDocument::Number(*number),
         Value::MetadataOptions { v2_only, hop_limit } => {
             ValueDocument::MetadataOptions { v2_only: *v2_only, hop_limit: *hop_limit }
         }
@@ -185,6 +189,8 @@ fn value(document: ValueDocument) -> Value {
         ValueDocument::List(list) => Value::List(list),
         ValueDocument::Tags(tags) => Value::Tags(tags),
         ValueDocument::Time(time) => Value::Time(time),
+        ValueDocument::Span(span) => Value::Span(span),
+        ValueDocument::Number(number) => Value::Number(number),
         ValueDocument::MetadataOptions { v2_only, hop_limit } => {
             Value::MetadataOptions { v2_only, hop_limit }
         }

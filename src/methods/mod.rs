@@ -8,8 +8,9 @@ pub mod ec2;
 mod facts;
 mod fields;
 mod json;
+pub mod token;
 
-pub use claims::{Claim, ClaimValues, Claims, Provenance, Value};
+pub use claims::{Basis, Claim, ClaimValues, Claims, Provenance, Value};
 pub use facts::{
     Contradiction, FactValues, Facts, FactsNeeded, Instance, InstanceFacts, LookUp, Proof,
 };
@@ -20,12 +21,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::aws::{Ec2Client, SharedCertificates, Sts};
-use crate::domain::{Code, KeyBinding, Timestamp};
+use crate::domain::{
+    Code, KeyBinding, KeyDigest, PolicyName, Subject, Timestamp, Token, TokenName,
+};
 
 /// Every method that this build has.
-pub const ALL: &[&Declaration] = &[
-    &ec2::DECLARATION, //
-];
+pub const ALL: &[&Declaration] = &[&ec2::DECLARATION, &token::DECLARATION];
 
 /// What methods verify with and whom they ask.
 pub struct Sources {
@@ -41,6 +42,7 @@ pub struct Sources {
 pub fn build(sources: Sources) -> Vec<Arc<dyn JoinMethod>> {
     vec![
         Arc::new(ec2::Ec2::new(sources)), //
+        Arc::new(token::ByToken),
     ]
 }
 
@@ -66,6 +68,29 @@ pub struct SourceUnavailable {
     pub detail: String,
 }
 
+/// What the server remembers of whoever presents evidence; read before that is verified.
+#[derive(Debug, Clone, Default)]
+pub struct Remembered {
+    /// The token that the evidence names, if one of that name is on record.
+    pub token: Option<Token>,
+    /// The enrollment of the node's key; at a renewal that of its certificate. Only for methods
+    /// without a fresh proof.
+    pub node: Option<Enrolled>,
+}
+
+/// An enrollment as a method sees it.
+#[derive(Debug, Clone)]
+pub struct Enrolled {
+    /// Which attester.
+    pub subject: Subject,
+    /// What its claims were.
+    pub values: ClaimValues,
+    /// Which run of it is bound.
+    pub epoch: Timestamp,
+    /// By which policy.
+    pub policy: PolicyName,
+}
+
 /// What a node presented on one stream. No `Debug`: evidence holds a session token.
 #[derive(Clone, Copy)]
 pub struct Presented<'a> {
@@ -73,6 +98,10 @@ pub struct Presented<'a> {
     pub evidence: &'a [u8],
     /// What this stream's proof must be bound to, by the server's own view.
     pub binding: &'a KeyBinding,
+    /// The node's key, whose possession was proven.
+    pub key: KeyDigest,
+    /// What is on record of it already.
+    pub remembered: &'a Remembered,
     /// From where it came; nothing if that is not known.
     pub source: Option<IpAddr>,
     /// When.
@@ -85,23 +114,33 @@ pub trait JoinMethod: Send + Sync {
     /// What the method is called and what rules may ask of it.
     fn declaration(&self) -> &'static Declaration;
 
+    /// The token of the server's own that the evidence names, so that it can be looked for before
+    /// the evidence is verified. Most methods know of none.
+    fn token_named(&self, _evidence: &[u8]) -> Result<Option<TokenName>, Rejection> {
+        Ok(None)
+    }
+
     /// Verifies evidence without network or clock.
     fn verify(&self, presented: &Presented<'_>) -> Result<Claims, Rejection>;
 
     /// Checks the fresh proof that came with the evidence. Asked only after the allow-list (I3).
     async fn prove(
         &self,
-        claims: &Claims,
-        presented: &Presented<'_>,
-    ) -> Result<Proof, SourceUnavailable>;
+        _claims: &Claims,
+        _presented: &Presented<'_>,
+    ) -> Result<Proof, SourceUnavailable> {
+        Ok(Proof::NotOffered)
+    }
 
     /// Reads what the cloud says of the instance. Asked only where `prove` has said `Proven`.
     async fn look_up(
         &self,
-        claims: &Claims,
-        needed: &FactsNeeded,
-        now: Timestamp,
-    ) -> Result<Instance, SourceUnavailable>;
+        _claims: &Claims,
+        _needed: &FactsNeeded,
+        _now: Timestamp,
+    ) -> Result<Instance, SourceUnavailable> {
+        Ok(Instance::NotRead("this method looks at no instances".to_owned()))
+    }
 }
 
 /// Gathers facts in the order that protects the cloud: the proof first, and the instance only after

@@ -9,12 +9,12 @@ use super::finding::Place;
 use super::join_policy::JoinPolicy;
 use super::rule::Rule;
 use super::set::PolicySet;
-use super::settings::Rejoin;
+use super::settings::{ComeBack, Rejoin};
 use crate::domain::{
     InvalidSpiffeId, KeyDigest, Lifetime, PolicyHash, PolicyName, PublicKey, Serial, SpiffeId,
-    Subject, Timestamp, TrustDomain,
+    Subject, Timestamp, Token, TrustDomain,
 };
-use crate::methods::Claims;
+use crate::methods::{Basis, Claims};
 
 /// How far clocks may be apart.
 const CLOCK_SKEW: Lifetime = Lifetime::from_seconds(60);
@@ -241,6 +241,16 @@ impl Approval {
         &self.claims
     }
 
+    /// The token that it rests on, if it does.
+    pub fn token(&self) -> Option<&Token> {
+        self.claims.token()
+    }
+
+    /// Whether the node showed its own key, which is on record, and nothing more.
+    pub fn rests_on_key(&self) -> bool {
+        matches!(self.claims.basis(), Basis::Key(_))
+    }
+
     /// Which attester this is.
     pub fn subject(&self) -> &Subject {
         self.claims.subject()
@@ -289,6 +299,11 @@ impl Approval {
     /// When the policy lets another key in for one that fell silent.
     pub fn rejoin(&self) -> Option<Rejoin> {
         self.set.policy(self.policy.as_str()).and_then(JoinPolicy::rejoin)
+    }
+
+    /// When the policy lets a node back in by its key alone.
+    pub fn come_back(&self) -> Option<ComeBack> {
+        self.set.policy(self.policy.as_str()).and_then(JoinPolicy::come_back)
     }
 
     /// The labels that the policy gives.

@@ -72,7 +72,13 @@ fn contains(wide: &Test, narrow: &Test, budget: &mut Budget) -> bool {
         (Test::Tags(wide), Test::Tags(narrow)) => wide.iter().all(|(name, test)| {
             narrow.iter().any(|(other, narrow)| name == other && tag_contains(test, narrow))
         }),
-        (Test::Age(wide), Test::Age(narrow)) => wide >= narrow,
+        (Test::Age(wide), Test::Age(narrow)) | (Test::Span(wide), Test::Span(narrow)) => {
+            wide >= narrow
+        }
+        (Test::Count(wide), Test::Count(narrow)) => wide >= narrow,
+        (Test::Networks(wide), Test::Networks(narrow)) => {
+            narrow.iter().all(|inner| wide.iter().any(|outer| outer.contains(inner)))
+        }
         (
             Test::MetadataOptions { v2_only, max_hop_limit },
             Test::MetadataOptions { v2_only: narrow_v2_only, max_hop_limit: narrow_hops },
@@ -87,6 +93,9 @@ fn contains(wide: &Test, narrow: &Test, budget: &mut Budget) -> bool {
             | Test::Globs(_)
             | Test::Tags(_)
             | Test::Age(_)
+            | Test::Span(_)
+            | Test::Count(_)
+            | Test::Networks(_)
             | Test::MetadataOptions { .. },
             _,
         ) => false,
@@ -125,6 +134,9 @@ fn meet(left: &Test, right: &Test, budget: &mut Budget) -> bool {
         (Test::Partition(left), Test::Partition(right)) => left == right,
         (Test::OneOf(left), Test::OneOf(right)) => !left.is_disjoint(right),
         (Test::Globs(left), Test::Globs(right)) => globs_meet(left, right),
+        (Test::Networks(left), Test::Networks(right)) => left
+            .iter()
+            .any(|one| right.iter().any(|other| one.contains(other) || other.contains(one))),
         (
             Test::Any
             | Test::Accounts(_)
@@ -133,6 +145,9 @@ fn meet(left: &Test, right: &Test, budget: &mut Budget) -> bool {
             | Test::Globs(_)
             | Test::Tags(_)
             | Test::Age(_)
+            | Test::Span(_)
+            | Test::Count(_)
+            | Test::Networks(_)
             | Test::MetadataOptions { .. },
             _,
         ) => true,

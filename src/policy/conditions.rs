@@ -6,7 +6,9 @@ use super::accounts::{self, AccountSets};
 use super::decode::{self, Keys, nearest};
 use super::document::{length, optional_text};
 use super::finding::{FindingCode, Place, Report, quoted};
-use super::kinds::{any, example, globs, ids, metadata_options, report_any_account, tags};
+use super::kinds::{
+    any, example, globs, ids, metadata_options, networks, report_any_account, tags,
+};
 use super::rule::{Accounts, Condition, Effect, Rule, Test};
 use super::yaml::{Content, Node};
 use crate::domain::{Lifetime, Partition, PolicyName};
@@ -158,6 +160,11 @@ impl Reader<'_> {
             Kind::Age => {
                 decode::duration(node, name, Lifetime::from_days(3650), report).map(Test::Age)
             }
+            Kind::Span => {
+                decode::duration(node, name, Lifetime::from_days(3650), report).map(Test::Span)
+            }
+            Kind::Count => decode::number(node, name, 1..=u32::MAX, report).map(Test::Count),
+            Kind::Networks => networks(name, node, report).map(Test::Networks),
             Kind::MetadataOptions => metadata_options(node, report),
         }
     }
@@ -257,6 +264,9 @@ impl Reader<'_> {
                 | Test::Globs(_)
                 | Test::Tags(_)
                 | Test::Age(_)
+                | Test::Span(_)
+                | Test::Count(_)
+                | Test::Networks(_)
                 | Test::MetadataOptions { .. } => {}
             }
         }

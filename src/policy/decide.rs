@@ -46,7 +46,7 @@ impl PolicySet {
         claims: Claims,
         now: Timestamp,
     ) -> Result<Candidates, Box<Denial>> {
-        let found = match self.resolve(claims.method(), policy) {
+        let found = match self.resolve(claims.method(), policy, claims.only_policy()) {
             Ok(found) => found,
             Err(denial) => return Err(Box::new(denial.of(self, claims, None, now))),
         };
@@ -141,7 +141,7 @@ impl Candidates {
     ) -> Result<Approval, Box<Denial>> {
         let Self { set, policy, claims, needed: _ } = self;
         let facts = facts.values();
-        let found = match set.resolve(claims.method(), policy.as_str()) {
+        let found = match set.resolve(claims.method(), policy.as_str(), claims.only_policy()) {
             Ok(found) => found,
             Err(denial) => return Err(Box::new(denial.of(&set, claims, Some(facts), now))),
         };
@@ -182,6 +182,11 @@ fn run_began(policy: &JoinPolicy, instance: &Instance) -> Option<Timestamp> {
     let Instance::Known(facts) = instance else { return None };
     match facts.get(fact)?.as_ref()? {
         Value::Time(time) => Some(*time),
-        Value::Text(_) | Value::List(_) | Value::Tags(_) | Value::MetadataOptions { .. } => None,
+        Value::Text(_)
+        | Value::List(_)
+        | Value::Tags(_)
+        | Value::Span(_)
+        | Value::Number(_)
+        | Value::MetadataOptions { .. } => None,
     }
 }

@@ -292,9 +292,12 @@ fn state_of_instance(policy: &JoinPolicy, case: &Case<'_>) -> Option<FieldExplan
                 let runs = running.values.contains(&state.as_str());
                 Some(field(running.reads, runs, wanted, Some(state.clone()), place))
             }
-            Value::List(_) | Value::Tags(_) | Value::Time(_) | Value::MetadataOptions { .. } => {
-                None
-            }
+            Value::List(_)
+            | Value::Tags(_)
+            | Value::Time(_)
+            | Value::Span(_)
+            | Value::Number(_)
+            | Value::MetadataOptions { .. } => None,
         },
     }
 }

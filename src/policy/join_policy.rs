@@ -9,7 +9,7 @@ use super::dns::{NameTemplate, templates};
 use super::document::{Document, Metadata, length};
 use super::finding::{FindingCode, Place, Report, quoted};
 use super::rule::{Effect, Rule};
-use super::settings::{self, FreshProof, Rejoin, Settings};
+use super::settings::{self, ComeBack, FreshProof, Rejoin, Settings};
 use super::yaml::Node;
 use crate::domain::{Lifetime, PolicyName};
 use crate::methods::{Declaration, LookUp};
@@ -36,6 +36,7 @@ pub struct JoinPolicy {
     pub(super) age_place: Place,
     pub(super) look_up: Written<LookUp>,
     pub(super) rejoin: Option<Rejoin>,
+    pub(super) come_back: Option<ComeBack>,
     pub(super) certificate: Certificate,
 }
 
@@ -91,6 +92,11 @@ impl JoinPolicy {
         self.rejoin
     }
 
+    /// When a node whose certificate ended may come back by its key; never, if none.
+    pub fn come_back(&self) -> Option<ComeBack> {
+        self.come_back
+    }
+
     /// How long its certificates live.
     pub fn ttl(&self) -> Lifetime {
         self.certificate.ttl.value
@@ -140,7 +146,8 @@ pub(super) fn read(
     }
     let place = &document.metadata.place;
     let block = keys.get(method.name);
-    let Settings { proof, look_up, rejoin } = settings::read(block, method, place, report);
+    let Settings { proof, look_up, rejoin, come_back } =
+        settings::read(block, method, place, report);
     let certificate = certificate(keys.get("certificate"), method, place, report);
     let proof = proof?;
     let age_place = block.and_then(|block| block.value("document_ttl"));
@@ -159,6 +166,7 @@ pub(super) fn read(
         age_place,
         look_up,
         rejoin,
+        come_back,
         certificate: certificate?,
     })
 }

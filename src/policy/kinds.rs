@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use ipnet::IpNet;
+
 use super::decode::{self, Keys, invalid, report_null};
 use super::finding::{FindingCode, Place, Report, quoted};
 use super::glob::Glob;
@@ -18,7 +20,9 @@ pub(super) const fn example(kind: Kind) -> &'static str {
         Kind::Ids { .. } => "[id-0123456789abcdef0]",
         Kind::Globs { .. } => "web-*",
         Kind::Tags => "{Tier: web}",
-        Kind::Age => "1h",
+        Kind::Age | Kind::Span => "1h",
+        Kind::Count => "10",
+        Kind::Networks => "[10.0.0.0/8]",
         Kind::MetadataOptions => "{v2_only: true}",
     }
 }
@@ -103,6 +107,28 @@ pub(super) fn globs(
         }
     }
     is_whole.then_some(globs)
+}
+
+/// Networks, as their own first address and length: `10.1.2.3/8` is a slip of the pen.
+pub(super) fn networks(name: &str, node: &Node, report: &mut Report) -> Option<Vec<IpNet>> {
+    let mut networks = Vec::new();
+    let mut is_whole = true;
+    for (text, item) in decode::texts(node, name, "[10.0.0.0/8]", report)? {
+        match text.parse::<IpNet>() {
+            Ok(network) if network == network.trunc() => networks.push(network),
+            Ok(network) => {
+                let expected = format!("`{}`", network.trunc());
+                let _reported: Option<()> = invalid(item, name, &expected, report);
+                is_whole = false;
+            }
+            Err(_) => {
+                let expected = "networks such as `10.0.0.0/8`, or `192.0.2.7/32` for one address";
+                let _reported: Option<()> = invalid(item, name, expected, report);
+                is_whole = false;
+            }
+        }
+    }
+    is_whole.then_some(networks)
 }
 
 /// Tags: exact values only. A `*` in a value is a star.

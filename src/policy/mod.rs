@@ -42,5 +42,5 @@ pub use finding::{Finding, FindingCode, Place, Severity};
 pub use join_policy::JoinPolicy;
 pub use rule::Rule;
 pub use set::{Loaded, MAX_FILES, PolicyFile, PolicySet, Vocabulary, load};
-pub use settings::{FreshProof, Rejoin};
+pub use settings::{ComeBack, FreshProof, Rejoin};
 pub use yaml::MAX_FILE_BYTES;

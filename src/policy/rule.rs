@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::accounts::AccountSet;
 use super::finding::Place;
 use super::glob::Glob;
@@ -82,6 +84,12 @@ pub(super) enum Test {
     Tags(Vec<(String, TagTest)>),
     /// At most this long ago.
     Age(Lifetime),
+    /// At most this long.
+    Span(Lifetime),
+    /// At most so many.
+    Count(u32),
+    /// In one of these.
+    Networks(Vec<IpNet>),
     /// Instance metadata options.
     MetadataOptions { v2_only: Option<bool>, max_hop_limit: Option<u32> },
 }

@@ -265,8 +265,22 @@ impl PolicySet {
         }
     }
 
-    /// The policy that a node names; the empty text means the only one of its method.
-    pub fn resolve(&self, method: &str, policy: &str) -> Result<&JoinPolicy, Denial> {
+    /// The policy that a node names; the empty text means the only one that its claims are good for,
+    /// or else the only one of its method.
+    pub fn resolve(
+        &self,
+        method: &str,
+        policy: &str,
+        only: Option<&PolicyName>,
+    ) -> Result<&JoinPolicy, Denial> {
+        let policy = match only.map(PolicyName::as_str) {
+            Some(only) if policy.is_empty() || policy == only => only,
+            Some(only) => {
+                let message = format!("the node names `{policy}`, and may join by `{only}` alone");
+                return Err(Denial::early(Code::TokenOtherPolicy, &message));
+            }
+            None => policy,
+        };
         if !policy.is_empty() {
             let found = policy.parse().ok().and_then(|name: PolicyName| self.policies.get(&name));
             return found.filter(|found| found.method.name == method).ok_or_else(|| {

@@ -15,6 +15,9 @@ const EXTERNAL_ID_LENGTH: std::ops::RangeInclusive<usize> = 2..=1224;
 /// The longest silence, and the most often, for which a policy may let a node back in.
 const MAX_SILENCE: Lifetime = Lifetime::from_days(7);
 const MAX_REJOINS: u32 = 100;
+/// The longest time for which a node may be off and still come back, and the most often.
+const MAX_ABSENCE: Lifetime = Lifetime::from_days(30);
+const MAX_COME_BACKS: u32 = 100;
 /// In front of a role's path and name.
 const ROLE_PREFIX: &str = "arn:{partition}:iam::{account}:role/";
 
@@ -40,11 +43,22 @@ pub struct Rejoin {
     pub limit: u32,
 }
 
+/// When a node may come back that was off past the end of its certificate, by the key that it still
+/// has. Only for methods without a fresh proof: the others prove themselves anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ComeBack {
+    /// For how long after the certificate's end.
+    pub within: Lifetime,
+    /// How often before it has to join anew.
+    pub limit: u32,
+}
+
 /// What the block says; none of it if it cannot be read.
 pub(super) struct Settings {
     pub(super) proof: Option<Written<FreshProof>>,
     pub(super) look_up: Written<LookUp>,
     pub(super) rejoin: Option<Rejoin>,
+    pub(super) come_back: Option<ComeBack>,
 }
 
 /// Reads the block, or what holds without one.
@@ -54,10 +68,11 @@ pub(super) fn read(
     place: &Place,
     report: &mut Report,
 ) -> Settings {
-    let mut allowed = vec!["rejoin"];
-    if method.has_fresh_proof {
-        allowed.extend(["fresh_proof", "document_ttl"]);
-    }
+    let mut allowed = if method.has_fresh_proof {
+        vec!["rejoin", "fresh_proof", "document_ttl"]
+    } else {
+        vec!["come_back"]
+    };
     if method.has_look_up() {
         allowed.push("look_up");
     }
@@ -69,10 +84,11 @@ pub(super) fn read(
     };
     let default = Written { value: default, place: place.clone(), is_default: true };
     let Some(node) = node else {
-        return Settings { proof: Some(default), look_up: no_look_up, rejoin: None };
+        let (proof, look_up) = (Some(default), no_look_up);
+        return Settings { proof, look_up, rejoin: None, come_back: None };
     };
     let Some(keys) = Keys::read(node, "the method's settings", &allowed, report) else {
-        return Settings { proof: None, look_up: no_look_up, rejoin: None };
+        return Settings { proof: None, look_up: no_look_up, rejoin: None, come_back: None };
     };
     let look_up = match keys.get("look_up") {
         Some(node) => look_up(node, report).unwrap_or_else(|| Written {
@@ -86,7 +102,8 @@ pub(super) fn read(
     let proof =
         if method.has_fresh_proof { fresh_proof(&keys, default, report) } else { Some(default) };
     let rejoin = keys.get("rejoin").and_then(|node| rejoin(node, proof.as_ref(), report));
-    Settings { proof, look_up, rejoin }
+    let come_back = keys.get("come_back").and_then(|node| come_back(node, report));
+    Settings { proof, look_up, rejoin, come_back }
 }
 
 fn fresh_proof(
@@ -204,5 +221,23 @@ fn rejoin(node: &Node, proof: Option<&Written<FreshProof>>, report: &mut Report)
     Some(Rejoin {
         when_silent: decode::duration(when_silent, "when_silent", MAX_SILENCE, report)?,
         limit: decode::number(limit, "limit", 1..=MAX_REJOINS, report)?,
+    })
+}
+
+fn come_back(node: &Node, report: &mut Report) -> Option<ComeBack> {
+    const EXPECTED: &str = "`never`, or `{within: 7d, limit: 3}`";
+    match &node.content {
+        Content::Scalar { text, .. } if text == "never" => return None,
+        Content::Scalar { .. } | Content::Sequence(_) => {
+            return invalid(node, "come_back", EXPECTED, report);
+        }
+        Content::Mapping(_) => {}
+    }
+    let keys = Keys::read(node, "`come_back`", &["within", "limit"], report)?;
+    let within = keys.required("within", EXPECTED, report)?;
+    let limit = keys.required("limit", EXPECTED, report)?;
+    Some(ComeBack {
+        within: decode::duration(within, "within", MAX_ABSENCE, report)?,
+        limit: decode::number(limit, "limit", 1..=MAX_COME_BACKS, report)?,
     })
 }

@@ -1,6 +1,8 @@
 //! Three-valued logic: false, unknown, true. What was not read is unknown, never false and never
 //! true (I11), and a hint can only refuse (I3).
 
+use std::net::IpAddr;
+
 use super::rule::{Accounts, Condition, Effect, Rule, TagTest, Test};
 use crate::domain::{AccountId, Partition, Timestamp};
 use crate::methods::{Claim, ClaimValues, Instance, Provenance, Source, Value};
@@ -135,6 +137,12 @@ impl Test {
                 tests.iter().all(|(name, test)| test.holds(tags.get(name).map(String::as_str))),
             ),
             (Self::Age(age), Value::Time(time)) => Truth::from(now.since(*time) <= *age),
+            (Self::Span(most), Value::Span(span)) => Truth::from(span <= most),
+            (Self::Count(most), Value::Number(number)) => Truth::from(number <= most),
+            (Self::Networks(networks), Value::Text(text)) => match text.parse::<IpAddr>() {
+                Ok(address) => Truth::from(networks.iter().any(|one| one.contains(&address))),
+                Err(_) => Truth::Unknown,
+            },
             (
                 Self::MetadataOptions { v2_only, max_hop_limit },
                 Value::MetadataOptions { v2_only: is_v2_only, hop_limit },
@@ -149,6 +157,9 @@ impl Test {
                 | Self::Globs(_)
                 | Self::Tags(_)
                 | Self::Age(_)
+                | Self::Span(_)
+                | Self::Count(_)
+                | Self::Networks(_)
                 | Self::MetadataOptions { .. },
                 _,
             ) => Truth::Unknown,
@@ -165,6 +176,9 @@ impl Test {
             | Self::OneOf(_)
             | Self::Globs(_)
             | Self::Age(_)
+            | Self::Span(_)
+            | Self::Count(_)
+            | Self::Networks(_)
             | Self::MetadataOptions { .. } => Truth::False,
         }
     }

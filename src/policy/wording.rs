@@ -33,6 +33,9 @@ pub(super) fn expected(test: &Test) -> String {
             tests.join(", ")
         }
         Test::Age(age) => format!("at most {age} ago"),
+        Test::Span(span) => format!("at most {span}"),
+        Test::Count(count) => format!("at most {count}"),
+        Test::Networks(networks) => one_of(networks.iter().map(ToString::to_string)),
         Test::MetadataOptions { v2_only, max_hop_limit } => {
             let v2_only = v2_only.map(|wanted| format!("v2_only: {wanted}"));
             let hops = max_hop_limit.map(|limit| format!("max_hop_limit: {limit}"));
@@ -75,6 +78,8 @@ pub(super) fn actual(condition: &Condition, view: &View<'_>) -> Option<String> {
         }
         (_, Value::Tags(tags)) => format!("{} tags", tags.len()),
         (_, Value::Time(time)) => time.to_string(),
+        (_, Value::Span(span)) => span.to_string(),
+        (_, Value::Number(number)) => number.to_string(),
         (_, Value::MetadataOptions { v2_only, hop_limit }) => {
             format!("v2_only: {v2_only}, hop_limit: {hop_limit}")
         }

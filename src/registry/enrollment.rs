@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Change, Issue, PresentedCertificate, Ruling};
-use crate::domain::{KeyDigest, NodeId, PolicyHash, Serial, Subject, Timestamp};
+use crate::domain::{
+    KeyDigest, NodeId, PolicyHash, Serial, Subject, Timestamp, Token, TokenKey, TokenName,
+};
 use crate::policy::{Approval, Strength};
 
 /// How many past events a node's record keeps; the audit log keeps all.
@@ -57,6 +59,12 @@ pub struct Enrollment {
     pub grant: Option<Grant>,
     /// How often the policy has let another key in for a silent one, in this run.
     pub rejoins: u32,
+    /// The token that it joined with, if it did.
+    #[serde(default)]
+    pub token: Option<TokenUse>,
+    /// How often it has come back by its key alone since it joined.
+    #[serde(default)]
+    pub come_backs: u32,
     /// First order.
     pub created_at: Timestamp,
     /// Latest order.
@@ -65,6 +73,22 @@ pub struct Enrollment {
     pub source: String,
     /// What happened, oldest first.
     pub history: Vec<Event>,
+}
+
+/// A token that somebody has joined with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenUse {
+    /// Its name.
+    pub name: TokenName,
+    /// Its public key: a name may be given again.
+    pub public_key: TokenKey,
+}
+
+impl From<&Token> for TokenUse {
+    fn from(token: &Token) -> Self {
+        Self { name: token.name.clone(), public_key: token.public_key }
+    }
 }
 
 /// Whether an enrollment stands.
@@ -113,7 +137,7 @@ pub struct Event {
     /// When.
     pub time: Timestamp,
     /// What: `enrolled`, `reordered`, `rebound`, `displaced`, `renewed`, `renewed by another key`,
-    /// `rejoined`, `forgotten`, `rejoin allowed`, `a later start was seen`.
+    /// `rejoined`, `came back`, `forgotten`, `rejoin allowed`, `a later start was seen`.
     pub what: String,
     /// The certificate ordered, if one was.
     pub serial: Option<Serial>,
@@ -213,6 +237,15 @@ impl Enrollment {
                 .filter(|one| one.epoch == approval.epoch())
                 .map_or(0, |one| one.rejoins)
                 + u32::from(ruling.change == Change::Rejoin),
+            token: approval
+                .token()
+                .map(TokenUse::from)
+                .or_else(|| before.and_then(|one| one.token.clone())),
+            come_backs: match (ruling.change, approval.token()) {
+                (_, Some(_)) => 0,
+                (Change::ComeBack, None) => before.map_or(0, |one| one.come_backs) + 1,
+                (_, None) => before.map_or(0, |one| one.come_backs),
+            },
             created_at: before.map_or(now, |one| one.created_at),
             renewed_at: now,
             source: source.to_owned(),

@@ -14,6 +14,7 @@ mod renewal;
 mod revocation;
 mod rules;
 mod time;
+mod tokens;
 mod view;
 
 use std::sync::Arc;
@@ -21,13 +22,14 @@ use std::sync::Arc;
 use crate::domain::{KeyDigest, NodeId, Serial, Subject};
 use crate::store::{Key, Put, Store, StoreUnavailable};
 
-pub use enrollment::{Enrollment, Event, Grant, State, Superseded};
+pub use enrollment::{Enrollment, Event, Grant, State, Superseded, TokenUse};
 pub use issue::{Issue, PresentedCertificate};
 pub use locks::{Lock, LockTarget};
 pub use recording::{Asking, RecordError, Recorded, Recording};
 use revocation::Revocations;
 use rules::Ruling;
 pub use rules::{Change, Conflict};
+pub use tokens::{AddTokenError, TokenState};
 pub use view::View;
 
 /// How often a transaction that met a change is decided anew before the node is asked to come back.
@@ -66,6 +68,17 @@ impl Registry {
             return Ok(None);
         };
         let found = self.read::<Enrollment>(&Key::new([place.as_str()])).await?;
+        Ok(found.map(|(enrollment, _)| enrollment))
+    }
+
+    /// The enrollment that a key is in use of; none if it was given up.
+    pub async fn holder_of_key(
+        &self,
+        key: KeyDigest,
+    ) -> Result<Option<Enrollment>, StoreUnavailable> {
+        let found = self.read::<KeyEntry>(&key_key(key)).await?;
+        let Some((KeyEntry { enrollment, retired: false }, _)) = found else { return Ok(None) };
+        let found = self.read::<Enrollment>(&Key::new([enrollment.as_str()])).await?;
         Ok(found.map(|(enrollment, _)| enrollment))
     }
 

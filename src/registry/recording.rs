@@ -38,6 +38,7 @@ impl Recorded {
             Change::Enroll
             | Change::Repeat
             | Change::Reorder
+            | Change::ComeBack
             | Change::Rebind
             | Change::Displace
             | Change::Rejoin => Which::Current,
@@ -152,7 +153,8 @@ impl Registry {
                     return Ok(recorded);
                 }
                 Err(CommitError::Conflict(_)) => {
-                    view = self.view(subject, slot, key, approval.policy()).await?;
+                    let (policy, token) = (approval.policy(), approval.token());
+                    view = self.view(subject, slot, key, policy, token).await?;
                 }
                 Err(CommitError::Unavailable(error)) => return Err(error.into()),
             }
@@ -216,8 +218,11 @@ fn transaction(
     if !is_ordered && !ruling.promotes {
         return Ok(transaction);
     }
+    transaction.puts.push(put(place, after)?);
+    if let Some(token) = view.token.as_ref().filter(|_| ruling.counts) {
+        token.count(now, &mut transaction)?;
+    }
     let puts = &mut transaction.puts;
-    puts.push(put(place, after)?);
     let held = KeyEntry { enrollment: place.as_str().to_owned(), retired: false };
     if is_ordered {
         let order = recorded.order();

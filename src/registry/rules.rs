@@ -1,7 +1,7 @@
 //! Who may bind an enrollment: the table of design.md, "Enrollments". Pure. Renewals are beside it.
 
 use super::enrollment::{Enrollment, State};
-use super::{Issue, View};
+use super::{Issue, TokenUse, View};
 use crate::domain::{Code, KeyDigest, Lifetime, Subject, Timestamp};
 use crate::policy::{Approval, Order, Strength};
 
@@ -21,6 +21,9 @@ pub enum Change {
     Repeat,
     /// A new order under the same key.
     Reorder,
+    /// A new order under the same key, for a node that had nothing else to show: it was off past the
+    /// end of its certificate, and its policy lets it back in.
+    ComeBack,
     /// Another key takes the place of the bound one.
     Rebind,
     /// Another key takes the place of the bound one in the same run, because it came with a proof and
@@ -44,6 +47,7 @@ impl Change {
             Self::Enroll => "enroll",
             Self::Repeat | Self::RepeatNext => "repeat",
             Self::Reorder => "reorder",
+            Self::ComeBack => "come_back",
             Self::Rebind => "rebind",
             Self::Displace => "displace",
             Self::Rejoin => "rejoin",
@@ -57,6 +61,7 @@ impl Change {
         match self {
             Self::Enroll => "enrolled",
             Self::Repeat | Self::RepeatNext | Self::Reorder => "reordered",
+            Self::ComeBack => "came back",
             Self::Rebind => "rebound",
             Self::Displace => "displaced",
             Self::Rejoin => "rejoined",
@@ -69,7 +74,12 @@ impl Change {
     pub(super) const fn revokes(self) -> bool {
         match self {
             Self::Rebind | Self::Displace | Self::Rejoin | Self::Outrun => true,
-            Self::Enroll | Self::Repeat | Self::Reorder | Self::Renew | Self::RepeatNext => false,
+            Self::Enroll
+            | Self::Repeat
+            | Self::Reorder
+            | Self::ComeBack
+            | Self::Renew
+            | Self::RepeatNext => false,
         }
     }
 }
@@ -82,11 +92,13 @@ pub(super) struct Ruling {
     pub(super) promotes: bool,
     /// An operator's grant is used up.
     pub(super) uses_grant: bool,
+    /// A use of the token is counted.
+    pub(super) counts: bool,
 }
 
 impl Ruling {
     pub(super) fn of(change: Change) -> Self {
-        Self { change, promotes: false, uses_grant: false }
+        Self { change, promotes: false, uses_grant: false, counts: false }
     }
 }
 
@@ -95,7 +107,8 @@ impl Ruling {
 #[error("{message}")]
 pub struct Conflict {
     /// `ENROLLMENT_CONFLICT`, `EPOCH_STALE`, `KEY_IN_USE`, `CLONE_SUSPECTED`; at a renewal
-    /// `NODE_UNKNOWN`; and `LOCKED`.
+    /// `NODE_UNKNOWN`; by tokens `TOKEN_UNKNOWN`, `TOKEN_EXPIRED`, `TOKEN_EXHAUSTED` and
+    /// `COME_BACK_REFUSED`; and `LOCKED`.
     pub code: Code,
     /// What is wrong and what helps, for the operator.
     pub message: String,
@@ -249,7 +262,84 @@ pub(super) fn admit(
     }
     // A grant is good for one use: another key, or a document that is too old.
     ruling.uses_grant = relies_on_grant || ruling.change == Change::Rebind;
+    if approval.rests_on_key() {
+        ruling.change = come_back(enrollment, approval, ruling.change, now)?;
+    }
+    ruling.counts = use_token(view, approval, ruling.change, now)?;
     Ok(ruling)
+}
+
+/// A node that shows its key and nothing more: what stands is repeated, and anything else is for its
+/// policy to allow. A copy of the key could wait for the end of the certificate, so no policy does
+/// unless it says so.
+fn come_back(
+    enrollment: Option<&Enrollment>,
+    approval: &Approval,
+    change: Change,
+    now: Timestamp,
+) -> Result<Change, Box<Conflict>> {
+    let refused = |message: &str| Err(Conflict::new(Code::ComeBackRefused, message, enrollment));
+    let (Some(node), Change::Repeat | Change::Reorder) = (enrollment, change) else {
+        return refused("no node is enrolled with this key");
+    };
+    if change == Change::Repeat {
+        return Ok(Change::Repeat);
+    }
+    let Some(terms) = approval.come_back() else {
+        return refused("the policy lets no node come back by its key alone (`come_back`)");
+    };
+    let Some(end) = node.issues().map(|issue| issue.order.not_after).max() else {
+        return refused("the node never had a certificate");
+    };
+    if now <= end {
+        return refused("the node's certificate has not ended: it renews");
+    }
+    if now > end.plus(terms.within) {
+        return refused("the node was off for longer than its policy's `come_back` allows");
+    }
+    if node.come_backs >= terms.limit {
+        return refused("the node has come back as often as its policy's `come_back` allows");
+    }
+    Ok(Change::ComeBack)
+}
+
+/// Whether a use of the token is to be counted. The same key may ask again with the same token: that
+/// is the node that it was used for (I5).
+fn use_token(
+    view: &View,
+    approval: &Approval,
+    change: Change,
+    now: Timestamp,
+) -> Result<bool, Box<Conflict>> {
+    let Some(asked) = approval.token() else { return Ok(false) };
+    let name = &asked.name;
+    let refused = |code, message: String| Err(Conflict::new(code, &message, view.enrollment()));
+    let Some(known) = &view.token else {
+        return refused(Code::TokenUnknown, format!("the token `{name}` was removed"));
+    };
+    if known.token.has_expired(now) {
+        return refused(Code::TokenExpired, format!("the token `{name}` has ended"));
+    }
+    let used = Some(TokenUse::from(asked));
+    let is_again = match change {
+        Change::Repeat => true,
+        Change::Reorder => view.enrollment().is_some_and(|node| node.token == used),
+        Change::Enroll
+        | Change::ComeBack
+        | Change::Rebind
+        | Change::Displace
+        | Change::Rejoin
+        | Change::Renew
+        | Change::RepeatNext
+        | Change::Outrun => false,
+    };
+    match known.token.max_uses {
+        Some(most) if !is_again && known.uses >= u64::from(most) => {
+            let message = format!("as many as may ({most}) have joined with the token `{name}`");
+            refused(Code::TokenExhausted, message)
+        }
+        Some(_) | None => Ok(!is_again),
+    }
 }
 
 /// Whoever has one good certificate cannot collect more than can be kept in mind and revoked.

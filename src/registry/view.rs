@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::locks::{Lock, LockTarget};
+use super::tokens::TokenView;
 use super::{
     Conflict, Enrollment, KeyEntry, PresentedCertificate, Registry, decode, enrollment_key,
     key_key, renewal, rules,
 };
-use crate::domain::{Code, KeyDigest, PolicyName, Subject, Timestamp};
+use crate::domain::{Code, KeyDigest, PolicyName, Subject, Timestamp, Token};
 use crate::store::{Condition, Key, StoreUnavailable, Versioned};
 
 /// What is on record about a subject and a key, and in which version it was read.
@@ -17,16 +18,20 @@ pub struct View {
     pub(super) key: Option<(KeyEntry, u64)>,
     /// Every lock that could hold this node, there or not.
     locks: Vec<(Key, Option<(Lock, u64)>)>,
+    /// The token that is used, if one is and it is still there.
+    pub(super) token: Option<TokenView>,
 }
 
 impl Registry {
-    /// Reads what is on record about a subject's slot, a key, and the locks that could hold it.
+    /// Reads what is on record about a subject's slot, a key, the locks that could hold it, and the
+    /// token that it comes with.
     pub async fn view(
         &self,
         subject: &Subject,
         slot: &str,
         key: KeyDigest,
         policy: &PolicyName,
+        token: Option<&Token>,
     ) -> Result<View, StoreUnavailable> {
         let (place, key) = (enrollment_key(subject, slot), key_key(key));
         let targets = lock_targets(subject, slot, policy);
@@ -45,6 +50,9 @@ impl Registry {
         if !held.is_empty() {
             let found = self.store.get_all(&held).await?;
             view.add_locks(held, found.into_iter())?;
+        }
+        if let Some(token) = token {
+            view.token = TokenView::read(self, token).await?;
         }
         Ok(view)
     }
@@ -142,6 +150,7 @@ impl View {
                 Some(version) => Condition::Unchanged(key.clone(), version),
                 None => Condition::Absent(key.clone()),
             })
+            .chain(self.token.iter().map(TokenView::condition))
             .collect()
     }
 

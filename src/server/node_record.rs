@@ -15,6 +15,7 @@ pub(super) fn of(
     json!({
         "node_id": enrollment.node_id,
         "spiffe_id": order.spiffe_id,
+        "method": enrollment.method,
         "policy": enrollment.policy,
         "roles": enrollment.roles,
         "labels": enrollment.labels,
@@ -45,6 +46,7 @@ pub(super) fn listed(enrollment: &Enrollment) -> Value {
         "account_id": enrollment.subject.segment("account_id"),
         "region": enrollment.subject.segment("region"),
         "instance_id": enrollment.subject.segment("instance_id"),
+        "node": enrollment.subject.segment("node"),
         "slot": enrollment.slot,
         "state": state,
         "epoch": enrollment.epoch,
@@ -77,6 +79,9 @@ pub(super) fn shown(enrollment: &Enrollment) -> Value {
         });
         object.insert("next".to_owned(), json!(next));
         object.insert("rejoins".to_owned(), json!(enrollment.rejoins));
+        let token = enrollment.token.as_ref().map(|token| &token.name);
+        object.insert("token".to_owned(), json!(token));
+        object.insert("come_backs".to_owned(), json!(enrollment.come_backs));
         object.insert("roles".to_owned(), json!(enrollment.roles));
         object.insert("labels".to_owned(), json!(enrollment.labels));
         object.insert("rule".to_owned(), json!(enrollment.rule));

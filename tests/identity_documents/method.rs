@@ -5,7 +5,7 @@ use muster::domain::{Code, KeyBinding, Lifetime, PublicKey, Purpose, Timestamp};
 use muster::methods::ec2::{Ec2, evidence};
 use muster::methods::{
     Claims, FactsNeeded, Instance, JoinMethod, LookUp, Presented, Proof, Provenance, Rejection,
-    Value, gather,
+    Remembered, Value, gather,
 };
 use rcgen::{KeyPair, PublicKeyData};
 
@@ -31,7 +31,17 @@ fn text(message: &[u8]) -> String {
 }
 
 fn verify(evidence: &[u8], now: Timestamp) -> Result<Claims, Rejection> {
-    method().verify(&Presented { evidence, binding: &binding(), source: None, now })
+    method().verify(&presented(evidence, &binding(), &Remembered::default(), now))
+}
+
+fn presented<'a>(
+    evidence: &'a [u8],
+    binding: &'a KeyBinding,
+    remembered: &'a Remembered,
+    now: Timestamp,
+) -> Presented<'a> {
+    let key = "0".repeat(64).parse().unwrap();
+    Presented { evidence, binding, key, remembered, source: None, now }
 }
 
 fn claims(message: &[u8]) -> Claims {
@@ -106,7 +116,8 @@ fn an_old_document_is_verified_all_the_same() {
 async fn without_a_proof_nobody_is_asked() {
     let evidence = evidence(&text(&AWS.message(DOCUMENT)), None);
     let (binding, now) = (binding(), pending());
-    let presented = Presented { evidence: &evidence, binding: &binding, source: None, now };
+    let nothing = Remembered::default();
+    let presented = presented(&evidence, &binding, &nothing, now);
     let method = method();
     let claims = method.verify(&presented).unwrap();
     for proof_required in [true, false] {

@@ -27,4 +27,5 @@ mod renewal;
 mod renewal_abuse;
 #[path = "../support/softhsm.rs"]
 mod softhsm;
+mod tokens;
 mod world;

@@ -66,6 +66,7 @@ pub(super) const DECLARATION: Declaration = Declaration {
         "private_ip",
     ],
     has_fresh_proof: true,
+    uses_tokens: false,
     running: Some(Running {
         reads: "state",
         values: &["pending", "running"],

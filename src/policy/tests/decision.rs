@@ -326,9 +326,9 @@ fn a_policy_that_looks_admits_nobody_unseen() {
 #[test]
 fn a_policy_is_for_its_own_method_only() {
     let set = set(&[ACCOUNTS, &policy(DOCUMENTS)]);
-    assert!(set.resolve("ec2", "web").is_ok());
-    assert_eq!(set.resolve("token", "web").unwrap_err().code, Code::PolicyUnknown);
-    assert_eq!(set.resolve("token", "").unwrap_err().code, Code::PolicyAmbiguous);
+    assert!(set.resolve("ec2", "web", None).is_ok());
+    assert_eq!(set.resolve("dice", "web", None).unwrap_err().code, Code::PolicyUnknown);
+    assert_eq!(set.resolve("dice", "", None).unwrap_err().code, Code::PolicyAmbiguous);
 }
 
 #[test]

@@ -1,0 +1,399 @@
+//! Join tokens on the server: counted in the transaction of the enrollment, of one connection, and
+//! leaning on the node's key from then on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use muster::audit::Class;
+use muster::ca::BuiltinCa;
+use muster::domain::{
+    Code, KeyBinding, Lifetime, PublicKey, Purpose, Timestamp, Token, TokenOrigin, TokenSecret,
+    pop_message,
+};
+use muster::join::{Admission, Attempt, Refusal, Renewal, Start};
+use muster::methods::token;
+use muster::registry::{AddTokenError, PresentedCertificate, TokenState};
+use muster::store::Store;
+use rcgen::{KeyPair, PublicKeyData, SigningKey};
+use zeroize::Zeroizing;
+
+use crate::renewal::{new_key, shown};
+use crate::world::{World, serial, stores};
+
+const POLICIES: &str = r#"
+apiVersion: muster/v1
+kind: JoinPolicy
+metadata: {name: web, description: "by token", owner: "platform"}
+spec:
+  method: token
+  roles: [node]
+  allow:
+    - {name: short, tokens: any, lifetime: 24h, uses: 100}
+    - {name: labelled, tokens: any, token_labels: {forever: "yes"}}
+  token: {come_back: {within: 7d, limit: 2}}
+  certificate: {ttl: 12h, dns_names: ["{node}.web.internal.example"]}
+---
+apiVersion: muster/v1
+kind: JoinPolicy
+metadata: {name: strict, description: "by token, and nobody comes back", owner: "platform"}
+spec:
+  method: token
+  roles: [node]
+  allow: [{tokens: [strict-*], networks: [192.0.2.0/24]}]
+"#;
+
+/// A server, and whoever has tokens of it.
+pub(crate) struct Tokens {
+    pub(crate) world: World,
+}
+
+/// A change to a token that a test is about.
+type Amend = fn(&mut Token);
+
+impl Tokens {
+    pub(crate) fn new() -> Self {
+        Self::on(Arc::new(muster::store::MemoryStore::new()))
+    }
+
+    pub(crate) fn on(store: Arc<dyn Store>) -> Self {
+        let authority = |node_ca| Arc::new(BuiltinCa::new(node_ca)) as Arc<_>;
+        Self { world: World::with(store, POLICIES, authority) }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.world.clock.now()
+    }
+
+    /// A single-use token of policy `web` for half an hour, but for what `change` says.
+    async fn token(&self, name: &str, change: Amend) -> TokenSecret {
+        let mut seed = Zeroizing::new([0; 32]);
+        aws_lc_rs::rand::fill(seed.as_mut_slice()).unwrap();
+        let secret = TokenSecret::from_seed(name.parse().unwrap(), seed).unwrap();
+        let mut token = Token {
+            name: secret.name().clone(),
+            public_key: secret.public_key(),
+            policy: "web".parse().unwrap(),
+            node: None,
+            cidrs: Vec::new(),
+            labels: BTreeMap::new(),
+            description: None,
+            created_at: self.now(),
+            expires_at: Some(self.now().plus(Lifetime::from_minutes(30))),
+            max_uses: Some(1),
+            origin: TokenOrigin::Operator { by: "test".to_owned() },
+        };
+        change(&mut token);
+        self.world.registry.add_token(&token, || Ok(Vec::new())).await.unwrap();
+        secret
+    }
+
+    async fn state(&self, secret: &TokenSecret) -> TokenState {
+        self.world.registry.token(secret.name()).await.unwrap().unwrap()
+    }
+
+    async fn join(&self, with: Option<&TokenSecret>, key: &KeyPair) -> Result<Admission, Refusal> {
+        self.world.joins.admit(&attempt(with, key, "")).await
+    }
+
+    async fn admitted(&self, with: Option<&TokenSecret>, key: &KeyPair) -> Admission {
+        self.join(with, key).await.unwrap_or_else(|refusal| panic!("{refusal:?}"))
+    }
+
+    async fn refused(&self, with: Option<&TokenSecret>, key: &KeyPair) -> Code {
+        let refusal = self.join(with, key).await.expect_err("it must be refused");
+        self.world.code_of(&refusal).await
+    }
+
+    async fn renew(
+        &self,
+        certificate: &PresentedCertificate,
+        policy: &str,
+        key: &KeyPair,
+    ) -> Result<Admission, Refusal> {
+        let Attempt { start, channel, nonce, evidence, pop, source } =
+            made(None, key, policy, Purpose::Renew);
+        let Start { public_key, facts, .. } = start;
+        let certificate = certificate.clone();
+        let renewal =
+            Renewal { certificate, public_key, facts, channel, nonce, evidence, pop, source };
+        self.world.joins.renew(renewal).await
+    }
+
+    fn pass(&self, span: Lifetime) {
+        self.world.clock.advance(span);
+    }
+}
+
+fn attempt(with: Option<&TokenSecret>, key: &KeyPair, policy: &str) -> Attempt {
+    made(with, key, policy, Purpose::Join)
+}
+
+fn made(with: Option<&TokenSecret>, key: &KeyPair, policy: &str, purpose: Purpose) -> Attempt {
+    let spki = key.subject_public_key_info();
+    let start = Start::parse(policy, "token", &spki, "muster/0.1.0 boot=0123456789abcdef").unwrap();
+    let (channel, nonce) = ([1; 32], [2; 32]);
+    let binding = KeyBinding::new(purpose, &channel, &nonce, "token", policy, &start.public_key);
+    let evidence = token::evidence(with, &binding);
+    let pop = key.sign(&pop_message(&binding, &evidence)).unwrap();
+    Attempt { start, channel, nonce, evidence, pop, source: [192, 0, 2, 7].into() }
+}
+
+// Acceptance: 64 parallel joins with a single-use token give one certificate, on every store (T8);
+// the winner's key repeats its request; the use is counted once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_a_crowd_gets_the_only_use() {
+    for (name, store, _keep) in stores() {
+        let tokens = Arc::new(Tokens::on(store));
+        let secret = Arc::new(tokens.token("once", |_| ()).await);
+        let crowd: Vec<_> = (0..64)
+            .map(|_| {
+                let (tokens, secret) = (Arc::clone(&tokens), Arc::clone(&secret));
+                tokio::spawn(async move {
+                    let key = new_key();
+                    let outcome = tokens.join(Some(&secret), &key).await;
+                    (key, outcome)
+                })
+            })
+            .collect();
+        let mut winner = None;
+        for one in crowd {
+            let (key, outcome) = one.await.unwrap();
+            match outcome {
+                Ok(admission) => assert!(winner.replace((key, admission)).is_none(), "{name}"),
+                Err(refusal) => assert_eq!(refusal.code, Code::TokenExhausted, "{name}"),
+            }
+        }
+        let (key, first) = winner.expect("one of them joins");
+        let again = tokens.admitted(Some(&secret), &key).await;
+        assert_eq!(serial(&again), serial(&first), "{name}");
+        let state = tokens.state(&secret).await;
+        assert_eq!((state.uses, state.last_used_at), (1, Some(tokens.now())), "{name}");
+    }
+}
+
+// A token for many counts each of a crowd, and stops at its limit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_may_be_as_large_as_the_token_says() {
+    let tokens = Arc::new(Tokens::new());
+    let secret = Arc::new(tokens.token("some", |token| token.max_uses = Some(20)).await);
+    let crowd: Vec<_> = (0..40)
+        .map(|_| {
+            let (tokens, secret) = (Arc::clone(&tokens), Arc::clone(&secret));
+            tokio::spawn(async move { tokens.join(Some(&secret), &new_key()).await.is_ok() })
+        })
+        .collect();
+    let mut admitted = 0;
+    for one in crowd {
+        admitted += u64::from(one.await.unwrap());
+    }
+    assert_eq!((admitted, tokens.state(&secret).await.uses), (20, 20));
+}
+
+#[tokio::test]
+async fn a_token_names_its_policy_and_is_good_for_no_other() {
+    let tokens = Tokens::new();
+    let secret = tokens.token("web-1", |_| ()).await;
+    let key = new_key();
+    let refusal =
+        tokens.world.joins.admit(&attempt(Some(&secret), &key, "strict")).await.unwrap_err();
+    assert_eq!(refusal.code, Code::NotAdmitted);
+    assert_eq!(tokens.world.code_of(&refusal).await, Code::TokenOtherPolicy);
+    let admission = tokens.admitted(Some(&secret), &key).await;
+    assert_eq!(admission.enrollment.policy, "web");
+    let digest = PublicKey::from_spki_der(&key.subject_public_key_info()).unwrap().digest();
+    let node = format!("k-{}", &digest.to_string()[..32]);
+    assert_eq!(
+        admission.order.spiffe_id.as_str(),
+        format!("spiffe://prod.example.org/node/token/web/{node}")
+    );
+    assert_eq!(admission.order.dns_names, [format!("{node}.web.internal.example")]);
+    // The audit log names token and boot, and no secret.
+    let records = tokens.world.records(Class::Admission).await;
+    let text = serde_json::to_string(&records[0].record).unwrap();
+    assert!(text.contains(r#""token":"web-1""#) && text.contains(r#""boot":"0123456789abcdef""#));
+    let digits = secret.to_text().rsplit('.').next().unwrap().to_owned();
+    assert!(!text.contains(&digits[..32]));
+}
+
+#[tokio::test]
+async fn what_a_token_is_not_good_for_is_refused() {
+    let tokens = Tokens::new();
+    let key = new_key();
+    let expired = tokens.token("expired", |token| token.expires_at = Some(token.created_at)).await;
+    assert_eq!(tokens.refused(Some(&expired), &key).await, Code::TokenExpired);
+    let elsewhere =
+        tokens.token("far", |token| token.cidrs = vec!["10.0.0.0/8".parse().unwrap()]).await;
+    assert_eq!(tokens.refused(Some(&elsewhere), &key).await, Code::TokenNotFromHere);
+    let unlimited = tokens.token("unlimited", |token| token.max_uses = None).await;
+    assert_eq!(tokens.refused(Some(&unlimited), &key).await, Code::PolicyNoMatch);
+    let removed = tokens.token("removed", |_| ()).await;
+    tokens.world.registry.remove_token(removed.name(), |_| Ok(Vec::new())).await.unwrap();
+    assert_eq!(tokens.refused(Some(&removed), &key).await, Code::TokenUnknown);
+    assert_eq!(tokens.refused(None, &key).await, Code::TokenUnknown);
+    let label = |token: &mut Token| {
+        token.max_uses = None;
+        token.expires_at = None;
+        token.labels = BTreeMap::from([("forever".to_owned(), "yes".to_owned())]);
+    };
+    let forever = tokens.token("forever", label).await;
+    assert_eq!(tokens.admitted(Some(&forever), &key).await.enrollment.rule, "labelled");
+}
+
+// Acceptance: a captured join is of no use, to anybody, anywhere: every byte of it is of one channel,
+// one challenge and one key.
+#[tokio::test]
+async fn a_captured_join_cannot_be_used_again() {
+    let tokens = Tokens::new();
+    let secret = tokens.token("captured", |token| token.max_uses = Some(10)).await;
+    let key = new_key();
+    let captured = attempt(Some(&secret), &key, "");
+    let replayed = |channel, nonce, start| Attempt {
+        start,
+        channel,
+        nonce,
+        evidence: captured.evidence.clone(),
+        pop: captured.pop.clone(),
+        source: captured.source,
+    };
+    let fresh = || Start::parse("", "token", &key.subject_public_key_info(), "").unwrap();
+    for (channel, nonce) in [([9; 32], [2; 32]), ([1; 32], [9; 32])] {
+        let refusal =
+            tokens.world.joins.admit(&replayed(channel, nonce, fresh())).await.unwrap_err();
+        assert_eq!(tokens.world.code_of(&refusal).await, Code::PossessionNotProven);
+    }
+    // The token's part of it under a thief's own key, which he can prove to have.
+    let thief = new_key();
+    for purpose in [Purpose::Join, Purpose::Renew] {
+        let Attempt { start, channel, nonce, source, .. } = attempt(None, &thief, "");
+        let binding = KeyBinding::new(purpose, &channel, &nonce, "token", "", &start.public_key);
+        let evidence = captured.evidence.clone();
+        let pop = thief.sign(&pop_message(&binding, &evidence)).unwrap();
+        let stolen = Attempt { start, channel, nonce, evidence, pop, source };
+        let refusal = tokens.world.joins.admit(&stolen).await.unwrap_err();
+        let expected = match purpose {
+            Purpose::Join => Code::TokenUnknown,
+            Purpose::Renew | Purpose::Login => Code::PossessionNotProven,
+        };
+        assert_eq!(tokens.world.code_of(&refusal).await, expected);
+    }
+    assert_eq!(tokens.state(&secret).await.uses, 0);
+    tokens.admitted(Some(&secret), &key).await;
+}
+
+// A name is taken over by a later token and by no earlier one.
+#[tokio::test]
+async fn a_bound_name_goes_to_the_later_token() {
+    let tokens = Tokens::new();
+    let bound: Amend = |token| {
+        token.node = Some("db-1".parse().unwrap());
+        token.max_uses = Some(5);
+    };
+    let first = tokens.token("first", bound).await;
+    let (old_key, key) = (new_key(), new_key());
+    let admission = tokens.admitted(Some(&first), &old_key).await;
+    assert!(admission.order.spiffe_id.as_str().ends_with("/node/token/web/db-1"));
+    assert_eq!(tokens.refused(Some(&first), &key).await, Code::EnrollmentConflict);
+    tokens.pass(Lifetime::from_minutes(1));
+    let second = tokens.token("second", bound).await;
+    let taken = tokens.admitted(Some(&second), &key).await;
+    assert_eq!(taken.enrollment.node_id, admission.enrollment.node_id);
+    assert_eq!(taken.enrollment.history.last().unwrap().what, "rebound");
+    assert_eq!(tokens.refused(Some(&first), &new_key()).await, Code::EpochStale);
+    // The one that was put out cannot renew: its certificate was revoked with its key.
+    let refusal = tokens.renew(&shown(&admission), "web", &new_key()).await.unwrap_err();
+    assert_eq!(tokens.world.code_of(&refusal).await, Code::CloneSuspected);
+}
+
+// After it has joined a node needs no token: it renews by certificate and key.
+#[tokio::test]
+async fn a_node_renews_without_its_token() {
+    let tokens = Tokens::new();
+    let secret = tokens.token("once", |_| ()).await;
+    let first = tokens.admitted(Some(&secret), &new_key()).await;
+    tokens.world.registry.remove_token(secret.name(), |_| Ok(Vec::new())).await.unwrap();
+    tokens.pass(Lifetime::from_hours(8));
+    let next = tokens.renew(&shown(&first), "web", &new_key()).await.unwrap();
+    assert_eq!(next.enrollment.token.as_ref().unwrap().name.as_str(), "once");
+    assert_eq!(next.order.spiffe_id, first.order.spiffe_id);
+    // Two-phase: the next one is in use once it has been shown.
+    let third = tokens.renew(&shown(&next), "web", &new_key()).await.unwrap();
+    assert_eq!(third.enrollment.current.order.serial, serial(&next));
+}
+
+// T56, T63: without a fresh proof two of one node cannot be told apart, so that node alone is locked.
+#[tokio::test]
+async fn a_copied_key_locks_its_own_node_and_nobody_else() {
+    let tokens = Tokens::new();
+    let secret = tokens.token("two", |token| token.max_uses = Some(2)).await;
+    let first = tokens.admitted(Some(&secret), &new_key()).await;
+    let other = tokens.admitted(Some(&secret), &new_key()).await;
+    tokens.pass(Lifetime::from_hours(8));
+    tokens.renew(&shown(&first), "web", &new_key()).await.unwrap();
+    let refusal = tokens.renew(&shown(&first), "web", &new_key()).await.unwrap_err();
+    assert_eq!(tokens.world.code_of(&refusal).await, Code::CloneSuspected);
+    let refusal = tokens.renew(&shown(&first), "web", &new_key()).await.unwrap_err();
+    assert_eq!(tokens.world.code_of(&refusal).await, Code::Locked);
+    tokens.renew(&shown(&other), "web", &new_key()).await.unwrap();
+}
+
+// A node that was off past the end of its certificate comes back if its policy says so, as long and as
+// often as it says.
+#[tokio::test]
+async fn a_node_comes_back_by_its_key_where_its_policy_lets_it() {
+    let tokens = Tokens::new();
+    let secret = tokens.token("once", |_| ()).await;
+    let key = new_key();
+    let first = tokens.admitted(Some(&secret), &key).await;
+    // While the certificate lives it is repeated, and then renewed.
+    assert_eq!(serial(&tokens.admitted(None, &key).await), serial(&first));
+    tokens.pass(Lifetime::from_hours(8));
+    assert_eq!(tokens.refused(None, &key).await, Code::ComeBackRefused);
+    for times in 1..=2 {
+        tokens.pass(Lifetime::from_days(6));
+        let back = tokens.admitted(None, &key).await;
+        assert_eq!(back.enrollment.come_backs, times);
+        assert_eq!(back.order.spiffe_id, first.order.spiffe_id);
+        assert_eq!(back.enrollment.history.last().unwrap().what, "came back");
+    }
+    tokens.pass(Lifetime::from_days(6));
+    assert_eq!(tokens.refused(None, &key).await, Code::ComeBackRefused);
+    assert_eq!(tokens.state(&secret).await.uses, 1);
+    // A token begins anew, under the same name.
+    let again = tokens.token("again", |_| ()).await;
+    let joined = tokens.admitted(Some(&again), &key).await;
+    assert_eq!((joined.enrollment.come_backs, joined.order.spiffe_id), (0, first.order.spiffe_id));
+    tokens.pass(Lifetime::from_days(9));
+    assert_eq!(tokens.refused(None, &key).await, Code::ComeBackRefused);
+    // Somebody else's key is nobody's.
+    assert_eq!(tokens.refused(None, &new_key()).await, Code::TokenUnknown);
+}
+
+#[tokio::test]
+async fn nobody_comes_back_unless_the_policy_says_so() {
+    let tokens = Tokens::new();
+    let strict: Amend = |token| token.policy = "strict".parse().unwrap();
+    let secret = tokens.token("strict-1", strict).await;
+    let key = new_key();
+    tokens.admitted(Some(&secret), &key).await;
+    tokens.pass(Lifetime::from_days(1));
+    assert_eq!(tokens.refused(None, &key).await, Code::ComeBackRefused);
+    // Naming the policy that would allow it does not help.
+    let refusal = tokens.world.joins.admit(&attempt(None, &key, "web")).await.unwrap_err();
+    assert_eq!(tokens.world.code_of(&refusal).await, Code::TokenOtherPolicy);
+}
+
+#[tokio::test]
+async fn a_name_stands_for_one_token_and_its_uses_for_one_secret() {
+    let tokens = Tokens::new();
+    let first = tokens.token("again", |_| ()).await;
+    tokens.admitted(Some(&first), &new_key()).await;
+    let state = tokens.state(&first).await;
+    let taken = tokens.world.registry.add_token(&state.token, || Ok(Vec::new())).await;
+    assert!(matches!(taken, Err(AddTokenError::Taken)));
+    tokens.world.registry.remove_token(first.name(), |_| Ok(Vec::new())).await.unwrap();
+    let second = tokens.token("again", |_| ()).await;
+    assert_eq!(tokens.refused(Some(&first), &new_key()).await, Code::TokenUnknown);
+    let admission = tokens.admitted(Some(&second), &new_key()).await;
+    assert_eq!(admission.enrollment.history.len(), 1);
+    assert_eq!(tokens.state(&second).await.uses, 1);
+}
