@@ -55,7 +55,8 @@ fn condition(field: &Field) -> (&'static str, &'static str) {
 }
 
 fn claim_fields() -> impl Iterator<Item = &'static Field> {
-    ALL.iter().flat_map(|method| method.fields).filter(|field| field.source == Source::Claim)
+    let ec2 = ALL.iter().filter(|method| method.name == "ec2");
+    ec2.flat_map(|method| method.fields).filter(|field| field.source == Source::Claim)
 }
 
 fn explain(directory: &Path, claims: &Value, more: &[&str]) -> (Option<i32>, Value) {

@@ -16,6 +16,7 @@ mod regions;
 mod server;
 mod shell;
 mod sim;
+mod tokens;
 
 use std::process::ExitCode;
 
@@ -78,6 +79,9 @@ enum Command {
     /// Lists nodes, locks them and lets them back in.
     #[command(alias = "node")]
     Nodes(nodes::NodesArguments),
+    /// Adds, lists, removes and audits join tokens.
+    #[command(alias = "token")]
+    Tokens(tokens::TokensArguments),
     /// Reads and verifies the audit log.
     #[command(alias = "audits")]
     Audit(audit::AuditArguments),
@@ -109,6 +113,7 @@ fn run(command: Command, printer: Printer) -> Outcome {
         Command::Join(arguments) => join::run(arguments, printer),
         Command::Agent(arguments) => agent::run(arguments, printer),
         Command::Nodes(arguments) => nodes::run(arguments, printer),
+        Command::Tokens(arguments) => tokens::run(arguments, printer),
         Command::Audit(arguments) => audit::run(arguments, printer),
         Command::Ca(arguments) => ca::run(arguments, printer),
         Command::Sim(arguments) => sim::run(&arguments, printer),

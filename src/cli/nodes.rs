@@ -83,7 +83,7 @@ enum NodesCommand {
 }
 
 /// A usage error here, rather than the server's refusal later.
-fn reason(text: &str) -> Result<String, &'static str> {
+pub(super) fn reason(text: &str) -> Result<String, &'static str> {
     let is_line = !text.trim().is_empty() && !text.chars().any(char::is_control);
     if is_line && text.len() <= 500 {
         return Ok(text.to_owned());

@@ -186,10 +186,12 @@ fn failure(error: &StartError) -> Failure {
         StartError::DataDirectory(_) | StartError::Keys(_) => Code::DataDirectoryUnusable,
         StartError::Store(_) => Code::StoreUnavailable,
         StartError::Authority(_) => Code::CaUnavailable,
-        StartError::Tls(_) | StartError::Listen { .. } | StartError::ListenerCertificate(_) => {
-            Code::ConfigurationInvalid
-        }
-        StartError::Cloud(_) | StartError::Token(_) => Code::ConfigurationInvalid,
+        StartError::Tls(_)
+        | StartError::Listen { .. }
+        | StartError::ListenerCertificate(_)
+        | StartError::Cloud(_)
+        | StartError::Token(_)
+        | StartError::StaticTokens(_) => Code::ConfigurationInvalid,
         StartError::PolicyFiles(_) => Code::FileUnreadable,
         StartError::Policies { .. } => Code::PolicySetInvalid,
     };

@@ -199,6 +199,11 @@ codes! {
     ComeBackRefused = "COME_BACK_REFUSED", Denied, "PERMISSION_DENIED",
         "The node's certificate has ended, and its policy does not let it back in by its key alone; it needs a token, or the policy `come_back`.";
 
+    TokenTooWide = "TOKEN_TOO_WIDE", Invalid, "-",
+        "No rule of the policy would admit who comes with such a token; ask for a shorter life, fewer uses or narrower networks, or change the policy.";
+    NameTaken = "NAME_TAKEN", Invalid, "-",
+        "There is one of this name already; give another, or remove that one first.";
+
     CertificateRequired = "CERTIFICATE_REQUIRED", Denied, "UNAUTHENTICATED",
         "A renewal comes over a connection with the node's certificate; without one the node joins.";
     NodeUnknown = "NODE_UNKNOWN", Denied, "PERMISSION_DENIED",

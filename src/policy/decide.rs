@@ -102,6 +102,15 @@ impl PolicySet {
     }
 }
 
+impl JoinPolicy {
+    /// Whether it surely admits by claims that somebody might come with. For telling what a
+    /// token or a change would open; nothing is admitted by it.
+    pub fn would_admit(&self, claims: &ClaimValues, epoch: Timestamp, now: Timestamp) -> bool {
+        let case = Case { claims, epoch, facts: None, age_waived: true, now };
+        judge(self, &case).is_ok()
+    }
+}
+
 /// What must be gathered. A policy that looks at instances always looks: EC2 tells everything in one
 /// answer, and that the instance runs is worth the call by itself.
 fn needed(policy: &JoinPolicy) -> FactsNeeded {

@@ -72,6 +72,11 @@ impl JoinPolicy {
         self.method.name
     }
 
+    /// Whether nodes join by it with tokens of the server's own.
+    pub fn uses_tokens(&self) -> bool {
+        self.method.uses_tokens
+    }
+
     /// Whether a fresh proof is required.
     pub fn fresh_proof(&self) -> FreshProof {
         self.proof.value

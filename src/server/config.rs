@@ -32,6 +32,7 @@ pub struct ConfigFile {
     crl: CrlSection,
     aws: AwsSection,
     ca: CaSection,
+    tokens: TokensSection,
     audit: AuditSection,
 }
 
@@ -57,6 +58,12 @@ struct CrlSection {
 #[serde(deny_unknown_fields, default)]
 struct DiagnosticsSection {
     address: Option<SocketAddr>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TokensSection {
+    file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -120,6 +127,8 @@ pub struct Config {
     pub ca_backend: Backend,
     /// Opens the CA keys.
     pub passphrase_file: Option<PathBuf>,
+    /// Static tokens.
+    pub tokens_file: Option<PathBuf>,
     /// A copy of the audit log.
     pub audit_file: Option<PathBuf>,
     /// A copy of the audit log on standard output.
@@ -197,6 +206,7 @@ impl Config {
             cloud,
             ca_backend: file.ca.backend().map_err(InvalidConfig)?,
             passphrase_file: file.ca.passphrase_file,
+            tokens_file: file.tokens.file,
             audit_file: file.audit.file,
             audit_stdout: file.audit.stdout,
         })

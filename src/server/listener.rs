@@ -295,3 +295,13 @@ impl HalfOpen {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&id);
     }
 }
+
+/// An address that this listens on, as nodes may find it: a machine that listens on all of its
+/// addresses is called by its name.
+pub(super) fn as_nodes_see(address: SocketAddr) -> String {
+    if !address.ip().is_unspecified() {
+        return address.to_string();
+    }
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("{name}:{}", address.port())
+}

@@ -7,6 +7,7 @@ mod ca;
 mod commands;
 mod locks;
 mod protocol;
+mod tokens;
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -24,7 +25,7 @@ use crate::audit::{Class, Outcome, Record};
 use crate::domain::Code;
 
 pub(super) use commands::Local;
-pub use protocol::{BundleFormat, Command, LocalError, LockWanted, Reply};
+pub use protocol::{BundleFormat, Command, LocalError, LockWanted, Reply, TokenWanted};
 
 /// The longest command line.
 const COMMAND_BYTES_MAX: u64 = 64 * 1024;
@@ -92,6 +93,15 @@ impl Caller {
         Ok(Self { uid: credentials.uid(), pid, login_uid })
     }
 
+    /// For whoever asks later who did something.
+    fn in_words(&self) -> String {
+        match &self.login_uid {
+            // The kernel's word for "nobody logged in".
+            Some(login) if login != "4294967295" => format!("uid {} (login {login})", self.uid),
+            Some(_) | None => format!("uid {}", self.uid),
+        }
+    }
+
     fn is_permitted(&self) -> bool {
         self.uid == 0 || self.uid == rustix::process::geteuid().as_raw()
     }
@@ -153,5 +163,5 @@ async fn decide(
             "the command cannot be read; use one version of muster on both sides",
         )
     })?;
-    local.run(command, replies).await
+    local.run(command, caller, replies).await
 }

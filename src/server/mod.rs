@@ -22,6 +22,7 @@ mod run;
 mod status;
 mod tasks;
 mod tls;
+mod tokens;
 
 pub use authority::Backend;
 pub use cloud::Cloud;
@@ -30,7 +31,7 @@ pub use data_directory::{
     DataDirectory, UnusableDirectory, check_data_directory, socket_path, store_path,
 };
 pub use explanation::Explainer;
-pub use local::{BundleFormat, Command, LocalError, LockWanted, Reply};
+pub use local::{BundleFormat, Command, LocalError, LockWanted, Reply, TokenWanted};
 pub use reload::read_certificates;
 pub use run::{Ready, Running, StartError, start};
 pub use tls::UnusableTls;

@@ -46,7 +46,6 @@ pub(super) fn listed(enrollment: &Enrollment) -> Value {
         "account_id": enrollment.subject.segment("account_id"),
         "region": enrollment.subject.segment("region"),
         "instance_id": enrollment.subject.segment("instance_id"),
-        "node": enrollment.subject.segment("node"),
         "slot": enrollment.slot,
         "state": state,
         "epoch": enrollment.epoch,
@@ -79,6 +78,7 @@ pub(super) fn shown(enrollment: &Enrollment) -> Value {
         });
         object.insert("next".to_owned(), json!(next));
         object.insert("rejoins".to_owned(), json!(enrollment.rejoins));
+        object.insert("node".to_owned(), json!(enrollment.subject.segment("node")));
         let token = enrollment.token.as_ref().map(|token| &token.name);
         object.insert("token".to_owned(), json!(token));
         object.insert("come_backs".to_owned(), json!(enrollment.come_backs));

@@ -30,6 +30,7 @@ use super::reload::{self, Reloader};
 use super::revocation::{self, Publisher};
 use super::tasks;
 use super::tls::{self, ListenerCertificates, NodeCertificates, UnusableTls};
+use super::tokens::TokenKeeper;
 use crate::audit::{Audit, Class, Outcome, Record};
 use crate::aws::CallStatistics;
 use crate::ca::{Authorities, IssueError, KeyFileError};
@@ -67,6 +68,9 @@ pub enum StartError {
     /// TLS of the listener.
     #[error(transparent)]
     Tls(#[from] UnusableTls),
+    /// The file of static tokens.
+    #[error("{0}")]
+    StaticTokens(String),
     /// Region certificates, or the way to AWS.
     #[error("{0}")]
     Cloud(String),
@@ -331,6 +335,7 @@ async fn spawn_services(
     let limits = Limits { connections: config.connections_max, handshakes: config.handshakes_max };
     let balancers = Balancers::new(config.proxy_protocol_from.clone());
     let metrics = &foundation.metrics;
+    let join_address = listeners.join.1;
     running.spawn(listener::serve(
         listeners.join.0,
         tls,
@@ -364,7 +369,10 @@ async fn spawn_services(
             foundation.registry.clone(),
             foundation.reloader.certificates.clone(),
         ),
+        join_address: listener::as_nodes_see(join_address),
     });
+    let tokens = TokenKeeper::start(&foundation.joins, config.tokens_file.clone()).await;
+    running.spawn(tokens.map_err(StartError::StaticTokens)?.run(stopped.clone()));
     running.spawn(local::serve(listeners.local, commands, stopped.clone()));
     running.spawn(Arc::clone(&foundation.reloader).run(stopped.clone()));
     spawn_revocation_list(running, foundation, listeners.crl, stopped).await;

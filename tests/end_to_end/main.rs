@@ -25,6 +25,7 @@ mod softhsm;
 mod shell;
 mod socket;
 mod storm;
+mod tokens;
 mod trust;
 mod what_happens;
 mod what_happens_disks;

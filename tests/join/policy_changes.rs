@@ -70,7 +70,7 @@ async fn a_relayed_proof_does_not_fit_this_connection() {
 async fn an_unknown_method_is_refused() {
     let world = World::new();
     let mut attempt = Node::new(ALLOWED, 1).attempt("web");
-    attempt.start.method = "token".to_owned();
+    attempt.start.method = "dice".to_owned();
     assert_eq!(world.joins.admit(&attempt).await.unwrap_err().code, Code::UnknownMethod);
 }
 

@@ -24,6 +24,8 @@ mod evidence;
 
 pub use evidence::{MAX_EVIDENCE_BYTES, evidence};
 
+use std::net::IpAddr;
+
 use super::{
     Basis, ClaimValues, Claims, Declaration, Enrolled, Field, JoinMethod, Kind, Presence,
     Presented, Provenance, Rejection, Source, Value,
@@ -118,10 +120,18 @@ fn subject(token: &Token, presented: &Presented<'_>) -> Result<Subject, Rejectio
 }
 
 fn claims(token: &Token, subject: Subject, epoch: Timestamp, presented: &Presented<'_>) -> Claims {
+    let mut values = claims_of(token, presented.source);
+    values.insert("node", Value::Text(subject.name().to_owned()), Provenance::Proven);
+    Claims::assertion(DECLARATION.name, subject, values, epoch)
+        .resting_on(Basis::Token(Box::new(token.clone())))
+}
+
+/// What is claimed of whoever comes with this token from there, but for the name of a node that it is
+/// not bound to. Plain data, for explanations of what might be.
+pub fn claims_of(token: &Token, source: Option<IpAddr>) -> ClaimValues {
     let mut values = ClaimValues::default();
     let mut claim = |name, value| values.insert(name, value, Provenance::Proven);
     claim("token_name", Value::Text(token.name.to_string()));
-    claim("node", Value::Text(subject.name().to_owned()));
     claim("token_labels", Value::Tags(token.labels.clone()));
     // What never ends and what has no limit is beyond every condition.
     if let Some(lifetime) = token.lifetime() {
@@ -130,9 +140,11 @@ fn claims(token: &Token, subject: Subject, epoch: Timestamp, presented: &Present
     if let Some(uses) = token.max_uses {
         claim("token_max_uses", Value::Number(uses));
     }
-    come_from(&mut values, presented);
-    Claims::assertion(DECLARATION.name, subject, values, epoch)
-        .resting_on(Basis::Token(Box::new(token.clone())))
+    if let Some(node) = &token.node {
+        claim("node", Value::Text(node.to_string()));
+    }
+    come_from(&mut values, source);
+    values
 }
 
 /// A node that shows no more than its key is who it was, from where it is now.
@@ -143,13 +155,13 @@ fn by_key(presented: &Presented<'_>) -> Result<Claims, Rejection> {
         return Err(rejected(Code::TokenUnknown, text.to_owned()));
     };
     let mut values = values;
-    come_from(&mut values, presented);
+    come_from(&mut values, presented.source);
     Ok(Claims::assertion(DECLARATION.name, subject, values, epoch).resting_on(Basis::Key(policy)))
 }
 
-fn come_from(values: &mut ClaimValues, presented: &Presented<'_>) {
+fn come_from(values: &mut ClaimValues, source: Option<IpAddr>) {
     const NAME: &str = "source_address";
-    match presented.source {
+    match source {
         Some(source) => {
             let text = source.to_canonical().to_string();
             values.insert(NAME, Value::Text(text), Provenance::Proven);

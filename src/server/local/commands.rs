@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::Sender;
 
+use super::Caller;
 use super::protocol::{Command, LocalError, Reply};
 use crate::audit::{self, Audit, Class, Outcome, Query, Record};
 use crate::ca::Authorities;
@@ -42,12 +43,19 @@ pub(crate) struct Local {
     pub(crate) authorities: Arc<Authorities>,
     /// Explains old decisions.
     pub(crate) explainer: Explainer,
+    /// Where nodes find the join listener, as far as this machine can tell.
+    pub(crate) join_address: String,
 }
 
 type Done = Result<(), LocalError>;
 
 impl Local {
-    pub(super) async fn run(&self, command: Command, replies: &Sender<Reply>) -> Done {
+    pub(super) async fn run(
+        &self,
+        command: Command,
+        caller: &Caller,
+        replies: &Sender<Reply>,
+    ) -> Done {
         match command {
             Command::NodesLs { account, policy, limit, page } => {
                 let page = self.nodes(account, policy, limit, page.as_deref()).await?;
@@ -102,6 +110,15 @@ impl Local {
                 item(replies, self.explain(&correlation_id).await?).await
             }
             Command::PolicyStatus {} => item(replies, self.reloader.to_json()).await,
+            Command::TokensAdd(wanted) => {
+                item(replies, self.add_token(wanted, caller).await?).await
+            }
+            Command::TokensLs {} => item(replies, self.tokens().await?).await,
+            Command::TokensShow { name } => item(replies, self.token(&name).await?).await,
+            Command::TokensRm { name, reason } => {
+                item(replies, self.remove_token(&name, &reason).await?).await
+            }
+            Command::TokensAudit {} => item(replies, self.token_faults().await?).await,
             Command::CaStatus {} => item(replies, self.ca_status().await?).await,
             Command::CaPin {} => item(replies, self.ca_pin()).await,
             Command::CaCheck {} => item(replies, self.ca_check().await?).await,

@@ -1,10 +1,14 @@
 //! Commands and replies of the local socket.
 
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::domain::{
-    AccountId, Code, InstanceId, Lifetime, NodeId, Partition, PolicyName, Serial, Timestamp,
+    AccountId, Code, InstanceId, Lifetime, NodeId, NodeName, Partition, PolicyName, Serial,
+    Timestamp, TokenName,
 };
 use crate::store::StoreUnavailable;
 
@@ -80,6 +84,24 @@ pub enum Command {
     },
     /// The policy set in force.
     PolicyStatus {},
+    /// Adds a join token.
+    TokensAdd(TokenWanted),
+    /// Every join token.
+    TokensLs {},
+    /// One join token.
+    TokensShow {
+        /// Its name.
+        name: TokenName,
+    },
+    /// Removes a join token.
+    TokensRm {
+        /// Its name.
+        name: TokenName,
+        /// Why.
+        reason: String,
+    },
+    /// What is doubtful about join tokens.
+    TokensAudit {},
     /// The authorities.
     CaStatus {},
     /// What nodes pin.
@@ -119,12 +141,39 @@ impl Command {
             Self::AuditLs { .. } => "audit ls",
             Self::AuditShow { .. } => "audit show",
             Self::PolicyStatus {} => "policy status",
+            Self::TokensAdd(_) => "tokens add",
+            Self::TokensLs {} => "tokens ls",
+            Self::TokensShow { .. } => "tokens show",
+            Self::TokensRm { .. } => "tokens rm",
+            Self::TokensAudit {} => "tokens audit",
             Self::CaStatus {} => "ca status",
             Self::CaPin {} => "ca pin",
             Self::CaCheck {} => "ca check",
             Self::CaExport { .. } => "ca export",
         }
     }
+}
+
+/// A join token that an operator wants.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenWanted {
+    /// Its name; one is made of the policy's, if none.
+    pub name: Option<TokenName>,
+    /// The policy that it is for.
+    pub policy: PolicyName,
+    /// How long it lives; for ever, if none.
+    pub ttl: Option<Lifetime>,
+    /// How many nodes may join with it; any number, if none.
+    pub max_uses: Option<u32>,
+    /// The node that it is for.
+    pub node: Option<NodeName>,
+    /// From where it may be used; from anywhere, if empty.
+    pub cidrs: Vec<IpNet>,
+    /// What rules can ask for.
+    pub labels: BTreeMap<String, String>,
+    /// For people.
+    pub description: Option<String>,
 }
 
 /// What an operator locks.
