@@ -1,5 +1,6 @@
 //! `muster policies`: checks policy files and explains what they say of a node, without a server.
 
+mod import;
 mod input;
 mod words;
 
@@ -26,6 +27,7 @@ pub(super) struct Arguments {
 enum Command {
     Check(Check),
     Explain(Explain),
+    Import(import::Import),
     Status(Status),
 }
 
@@ -113,6 +115,7 @@ pub(super) fn run(arguments: &Arguments, printer: Printer) -> Outcome {
     match &arguments.command {
         Command::Check(check) => check.run(printer),
         Command::Explain(explain) => explain.run(printer),
+        Command::Import(import) => import.run(printer),
         Command::Status(status) => status.run(printer),
     }
 }

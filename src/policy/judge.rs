@@ -47,7 +47,7 @@ pub(super) struct Case<'c> {
 impl<'c> Case<'c> {
     pub(super) fn view(&self) -> View<'c> {
         let instance = self.facts.map(|facts| &facts.instance);
-        View { claims: self.claims, instance, now: self.now }
+        View { claims: self.claims, instance, age_waived: self.age_waived, now: self.now }
     }
 }
 

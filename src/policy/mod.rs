@@ -25,6 +25,7 @@ mod reason;
 mod rule;
 mod set;
 mod settings;
+mod teleport;
 #[cfg(test)]
 mod tests;
 mod truth;
@@ -43,4 +44,5 @@ pub use join_policy::JoinPolicy;
 pub use rule::Rule;
 pub use set::{Loaded, MAX_FILES, PolicyFile, PolicySet, Vocabulary, load};
 pub use settings::{ComeBack, FreshProof, Rejoin};
+pub use teleport::{Import, ImportNote, ImportedPolicy, import_teleport};
 pub use yaml::MAX_FILE_BYTES;

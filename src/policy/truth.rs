@@ -27,6 +27,8 @@ pub(super) struct View<'v> {
     pub(super) claims: &'v ClaimValues,
     /// Nothing before facts were gathered.
     pub(super) instance: Option<&'v Instance>,
+    /// How old things are is no matter: the node has joined before, or somebody has waived it.
+    pub(super) age_waived: bool,
     pub(super) now: Timestamp,
 }
 
@@ -70,6 +72,15 @@ impl Condition {
             (test, Source::Instance) => match view.instance {
                 None | Some(Instance::NotRead(_) | Instance::Refuted(_)) => Truth::Unknown,
                 Some(Instance::Known(facts)) => match facts.get(self.field.reads) {
+                    // Ages are about who may join; a node that has joined grows older. A prohibition
+                    // is waived by nothing.
+                    Some(Some(Value::Time(_)))
+                        if matches!(test, Test::Age(_))
+                            && effect == Effect::Allow
+                            && view.age_waived =>
+                    {
+                        Truth::True
+                    }
                     Some(Some(value)) => test.holds(value, view.now),
                     Some(None) => test.holds_for_absent_fact(),
                     None => Truth::Unknown,

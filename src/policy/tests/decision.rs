@@ -355,3 +355,22 @@ fn two_sets_of_files_never_have_one_hash() {
     assert_ne!(hash("ab.yaml", "c"), hash("ab.yam", "lc"));
     assert_eq!(hash("ab.yaml", "c"), hash("ab.yaml", "c"));
 }
+
+// Who may join is a question of ages; a node that has joined grows older, and renews. A prohibition is
+// waived by nothing.
+#[test]
+fn an_age_is_judged_at_joins_and_not_again() {
+    let old = || worker().with_fact("launch_time", Value::Time(time("2026-05-01T10:00:00Z")));
+    let renewal = || super::super::OrderRequest { age_waived: true, ..request() };
+    let young_only = set(&[ACCOUNTS, &policy(EVERY_FIELD)]);
+    assert_eq!(old().joins(&young_only, "web").unwrap_err().code, Code::PolicyNoMatch);
+    assert!(old().joins_as(&young_only, "web", renewal()).is_ok());
+    let rules = "
+allow: [{accounts: [production], regions: any}]
+deny: [{launched_within: 3000d}]
+ec2: {look_up: own}
+";
+    let old_only = set(&[ACCOUNTS, &policy(rules)]);
+    let denial = old().joins_as(&old_only, "web", renewal()).unwrap_err();
+    assert_eq!(denial.code, Code::PolicyDenied);
+}
