@@ -15,12 +15,13 @@ use rcgen::PublicKeyData;
 #[expect(dead_code, reason = "the tests use the rest of it")]
 mod forge;
 
-static METHOD: LazyLock<Ec2> = LazyLock::new(|| {
+static CERTIFICATES: LazyLock<RegionCertificates> = LazyLock::new(|| {
     let directory = forge::AWS.directory.path();
-    let certificates =
-        RegionCertificates::only_directory(directory).expect("the forge's certificate");
-    Ec2::new(forge::sources(certificates))
+    RegionCertificates::only_directory(directory).expect("the forge's certificate")
 });
+
+static METHOD: LazyLock<Ec2> =
+    LazyLock::new(|| Ec2::new(forge::sources(CERTIFICATES.clone())));
 
 static BINDING_KEY: LazyLock<PublicKey> = LazyLock::new(|| {
     let key = rcgen::KeyPair::generate().expect("a key");
@@ -44,7 +45,7 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     let message = forge::AWS.message(content);
-    if let Ok(document) = IdentityDocument::verify(&message, METHOD.certificates()) {
+    if let Ok(document) = IdentityDocument::verify(&message, &CERTIFICATES) {
         assert_eq!(document.region().as_str(), forge::REGION);
         // What was accepted is what every other reader of this JSON sees.
         let lenient = lenient.expect("strict JSON is JSON");

@@ -4,11 +4,9 @@
 //! Adding a method is one folder here and two lines in the table below.
 
 mod claims;
-pub mod ec2;
 mod facts;
 mod fields;
 mod json;
-pub mod token;
 
 pub use claims::{Basis, Claim, ClaimValues, Claims, Provenance, Value};
 pub use facts::{
@@ -25,10 +23,33 @@ use crate::domain::{
     Code, KeyBinding, KeyDigest, PolicyName, Subject, Timestamp, Token, TokenName,
 };
 
-/// Every method that this build has.
-pub const ALL: &[&Declaration] = &[&ec2::DECLARATION, &token::DECLARATION];
+pub mod ec2;
+pub mod token;
+
+/// Every method that this build has, and how it is made.
+const TABLE: &[(&Declaration, Build)] = &[
+    (&ec2::DECLARATION, ec2::build), //
+    (&token::DECLARATION, token::build),
+];
+
+type Build = fn(&Sources) -> Arc<dyn JoinMethod>;
+
+/// What every method says of itself.
+pub const ALL: &[&Declaration] = &declarations();
+
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, which checks it")]
+const fn declarations() -> [&'static Declaration; TABLE.len()] {
+    let mut all = [TABLE[0].0; TABLE.len()];
+    let mut index = 0;
+    while index < all.len() {
+        all[index] = TABLE[index].0;
+        index += 1;
+    }
+    all
+}
 
 /// What methods verify with and whom they ask.
+#[derive(Clone)]
 pub struct Sources {
     /// The certificates that sign identity documents.
     pub certificates: SharedCertificates,
@@ -39,11 +60,8 @@ pub struct Sources {
 }
 
 /// The methods of this build, ready to verify.
-pub fn build(sources: Sources) -> Vec<Arc<dyn JoinMethod>> {
-    vec![
-        Arc::new(ec2::Ec2::new(sources)), //
-        Arc::new(token::ByToken),
-    ]
+pub fn build(sources: &Sources) -> Vec<Arc<dyn JoinMethod>> {
+    TABLE.iter().map(|(_, build)| build(sources)).collect()
 }
 
 /// Evidence that is not accepted.

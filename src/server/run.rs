@@ -271,7 +271,7 @@ async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, St
     let joins = Arc::new(JoinService {
         clock: clock.clone(),
         time_guard: TimeGuard::new(latest),
-        methods: methods::build(sources),
+        methods: methods::build(&sources),
         policies: RwLock::new(policies),
         registry: registry.clone(),
         audit: Arc::clone(&audit),

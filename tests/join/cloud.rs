@@ -141,7 +141,7 @@ impl Cloud {
             store,
             policies,
             |node_ca| Arc::new(BuiltinCa::new(node_ca)),
-            sources,
+            &sources,
             clock,
             &path,
             Some(keep),

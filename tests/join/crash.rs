@@ -118,7 +118,7 @@ fn open(directory: &Path, window: &str) -> World {
     };
     let clock = Clock::fixed(start_of_story());
     let sources = sources(certificates, &clock);
-    World::in_directory(store, POLICIES, authority, sources, clock, &ca, None)
+    World::in_directory(store, POLICIES, authority, &sources, clock, &ca, None)
 }
 
 /// Prepares nodes and the simulator's certificates, so that both processes have the same.

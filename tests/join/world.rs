@@ -153,7 +153,7 @@ impl World {
         let keep = tempfile::tempdir().unwrap();
         let (clock, path) = (Clock::fixed(start_of_story()), keep.path().to_owned());
         let sources = sources(certificates_of(simulator()), &clock);
-        Self::in_directory(store, policies, authority, sources, clock, &path, Some(keep))
+        Self::in_directory(store, policies, authority, &sources, clock, &path, Some(keep))
     }
 
     /// A server whose authorities live in a directory that outlasts it.
@@ -161,7 +161,7 @@ impl World {
         store: Arc<dyn Store>,
         policies: &str,
         authority: impl Fn(Arc<Authority>) -> Arc<dyn CertificateAuthority>,
-        sources: Sources,
+        sources: &Sources,
         clock: Clock,
         path: &Path,
         keep: Option<tempfile::TempDir>,

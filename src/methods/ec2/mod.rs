@@ -38,6 +38,8 @@ mod identity_document;
 mod look_up;
 mod proof;
 
+use std::sync::Arc;
+
 pub use evidence::{MAX_EVIDENCE_BYTES, evidence};
 pub use identity_document::{IdentityDocument, MAX_DOCUMENT_BYTES};
 
@@ -73,6 +75,11 @@ pub(super) const DECLARATION: Declaration = Declaration {
         since: "launch_time",
     }),
 };
+
+/// The entry in the table of methods.
+pub(super) fn build(sources: &Sources) -> Arc<dyn JoinMethod> {
+    Arc::new(Ec2::new(sources.clone()))
+}
 
 /// Verifies identity documents against pinned region certificates, and proofs by asking STS.
 pub struct Ec2 {

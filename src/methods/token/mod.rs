@@ -25,10 +25,11 @@ mod evidence;
 pub use evidence::{MAX_EVIDENCE_BYTES, evidence};
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::{
     Basis, ClaimValues, Claims, Declaration, Enrolled, Field, JoinMethod, Kind, Presence,
-    Presented, Provenance, Rejection, Source, Value,
+    Presented, Provenance, Rejection, Source, Sources, Value,
 };
 use crate::domain::{Code, Subject, Timestamp, Token, TokenName};
 use evidence::{Evidence, SignedName, signed_message};
@@ -55,6 +56,11 @@ pub(super) const DECLARATION: Declaration = Declaration {
 
 const fn field(name: &'static str, reads: &'static str, kind: Kind, presence: Presence) -> Field {
     Field { name, reads, source: Source::Claim, kind, presence, caution: None }
+}
+
+/// The entry in the table of methods.
+pub(super) fn build(_sources: &Sources) -> Arc<dyn JoinMethod> {
+    Arc::new(ByToken)
 }
 
 /// Verifies signatures of tokens that are on record.
