@@ -98,6 +98,8 @@ pub struct CallStatistics {
     pub sts: CallCounts,
     /// To EC2.
     pub ec2: CallCounts,
+    /// To SSM.
+    pub ssm: CallCounts,
     /// By how many seconds this machine's clock was ahead of AWS's at the last answer.
     seconds_ahead: AtomicI64,
     /// When that answer came; 0 if none ever did.

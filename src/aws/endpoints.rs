@@ -15,6 +15,8 @@ pub enum Service {
     Sts,
     /// What is this instance?
     Ec2,
+    /// Parameters, for join tokens.
+    Ssm,
 }
 
 impl Service {
@@ -23,6 +25,7 @@ impl Service {
         match self {
             Self::Sts => "sts",
             Self::Ec2 => "ec2",
+            Self::Ssm => "ssm",
         }
     }
 
@@ -31,7 +34,7 @@ impl Service {
     const fn fips_regions(self) -> &'static [&'static str] {
         match self {
             Self::Sts => &["us-east-1", "us-east-2", "us-west-1", "us-west-2"],
-            Self::Ec2 => {
+            Self::Ec2 | Self::Ssm => {
                 &["us-east-1", "us-east-2", "us-west-1", "us-west-2", "ca-central-1", "ca-west-1"]
             }
         }
@@ -199,6 +202,14 @@ mod tests {
             ("us-isof-south-1", EndpointKind::Regional, Some("sts.us-isof-south-1.csp.hci.ic.gov")),
         ] {
             assert_eq!(host(Service::Sts, &region(name), kind).as_deref(), expected, "{name}");
+        }
+        for (name, kind, expected) in [
+            ("us-west-2", EndpointKind::Regional, Some("ssm.us-west-2.amazonaws.com")),
+            ("ca-central-1", EndpointKind::Fips, Some("ssm-fips.ca-central-1.amazonaws.com")),
+            ("eu-west-1", EndpointKind::Fips, None),
+            ("cn-north-1", EndpointKind::Regional, Some("ssm.cn-north-1.amazonaws.com.cn")),
+        ] {
+            assert_eq!(host(Service::Ssm, &region(name), kind).as_deref(), expected, "{name}");
         }
         assert_eq!(
             EndpointKind::wanted(true, Service::Sts, &region("us-gov-west-1")),

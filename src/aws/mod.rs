@@ -14,6 +14,7 @@ mod json;
 mod quote;
 mod regions;
 mod sigv4;
+mod ssm;
 mod sts;
 
 pub use armour::{InvalidArmour, message_of_text};
@@ -35,6 +36,7 @@ pub use regions::{
     PageProblem, RegionCertificate, RegionCertificates, SharedCertificates, Standing,
     read_certificates_page,
 };
+pub use ssm::{Parameter, PutParameter, Ssm, SsmAccess, SsmRole};
 pub use sts::{
     CallerIdentity, InvalidSignedRequest, SignedRequest, SigningFailed, Sts, TemporaryCredentials,
     Verdict, account_of_access_key, read_caller_identity,

@@ -72,6 +72,7 @@ struct Announcement {
     imds: BTreeMap<String, String>,
     sts: String,
     ec2: String,
+    ssm: String,
     certificates_dir: PathBuf,
 }
 
@@ -119,8 +120,8 @@ async fn simulate(arguments: &Arguments, printer: Printer, simulator: Arc<Simula
         .map(|id| (id.to_string(), format!("http://{address}/{id}")))
         .collect();
     let url = format!("http://{address}");
-    let (sts, ec2) = (url.clone(), url);
-    let ready = Announcement { ready: true, simulation, imds, sts, ec2, certificates_dir };
+    let (sts, ec2, ssm) = (url.clone(), url.clone(), url);
+    let ready = Announcement { ready: true, simulation, imds, sts, ec2, ssm, certificates_dir };
     printer.result(&ready, || ready.in_words());
     let until = async move {
         tokio::select! {

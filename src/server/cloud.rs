@@ -35,6 +35,7 @@ pub(super) struct AwsSection {
 struct EndpointsSection {
     sts: Option<String>,
     ec2: Option<String>,
+    ssm: Option<String>,
     regions: Option<BTreeMap<Region, RegionEndpoints>>,
 }
 
@@ -43,6 +44,7 @@ struct EndpointsSection {
 struct RegionEndpoints {
     sts: Option<String>,
     ec2: Option<String>,
+    ssm: Option<String>,
 }
 
 /// How AWS is reached, checked.
@@ -60,12 +62,14 @@ impl AwsSection {
             check_proxy(proxy)?;
         }
         let mut endpoints = Endpoints::new(self.fips.unwrap_or_default());
-        let EndpointsSection { sts, ec2, regions } = &self.endpoints;
-        let everywhere = [(Service::Sts, None, sts), (Service::Ec2, None, ec2)];
+        let EndpointsSection { sts, ec2, ssm, regions } = &self.endpoints;
+        let everywhere =
+            [(Service::Sts, None, sts), (Service::Ec2, None, ec2), (Service::Ssm, None, ssm)];
         let by_region = regions.iter().flatten().flat_map(|(region, one)| {
             [
                 (Service::Sts, Some(region.clone()), &one.sts),
                 (Service::Ec2, Some(region.clone()), &one.ec2),
+                (Service::Ssm, Some(region.clone()), &one.ssm),
             ]
         });
         let allow_insecure = self.insecure_endpoints.unwrap_or_default();
@@ -99,6 +103,7 @@ struct Simulation {
     certificates: PathBuf,
     sts: String,
     ec2: String,
+    ssm: String,
     credentials: PathBuf,
 }
 
@@ -176,7 +181,11 @@ impl Cloud {
         let simulation = read_simulation(directory)?;
         let certificates = Self::simulated_certificates(directory)?;
         let mut endpoints = Endpoints::default();
-        for (service, url) in [(Service::Sts, &simulation.sts), (Service::Ec2, &simulation.ec2)] {
+        for (service, url) in [
+            (Service::Sts, &simulation.sts),
+            (Service::Ec2, &simulation.ec2),
+            (Service::Ssm, &simulation.ssm),
+        ] {
             if !is_loopback(url) {
                 return Err(format!("{}: `{url}` is not on this machine", directory.display()));
             }
@@ -227,6 +236,7 @@ fn warn_of_environment() {
         "AWS_ENDPOINT_URL",
         "AWS_ENDPOINT_URL_STS",
         "AWS_ENDPOINT_URL_EC2",
+        "AWS_ENDPOINT_URL_SSM",
         "AWS_CA_BUNDLE",
         "AWS_USE_FIPS_ENDPOINT",
         "SSL_CERT_FILE",
@@ -257,12 +267,17 @@ mod tests {
     fn endpoints_are_for_a_region_or_for_all() {
         let cloud = check(
             "fips = true\n[endpoints]\nsts = 'https://sts.example'\n\
-             [endpoints.regions.us-west-2]\nec2 = 'https://ec2.example:8443'\n",
+             [endpoints.regions.us-west-2]\nec2 = 'https://ec2.example:8443'\n\
+             ssm = 'https://ssm.example'\n",
         )
         .unwrap();
         assert_eq!(
             cloud.replaced_endpoints(),
-            ["sts https://sts.example/", "ec2 us-west-2 https://ec2.example:8443/"]
+            [
+                "sts https://sts.example/",
+                "ec2 us-west-2 https://ec2.example:8443/",
+                "ssm us-west-2 https://ssm.example/",
+            ]
         );
         assert!(cloud.wants_fips() && !cloud.is_insecure());
     }
@@ -277,7 +292,7 @@ mod tests {
             "proxy = 'http://user:canary@proxy:1'",
             "proxy = 'socks5://proxy:1'",
             "[endpoints]\nsts = 'https://h/path'",
-            "[endpoints]\nssm = 'https://h'",
+            "[endpoints]\nsqs = 'https://h'",
             "[endpoints.regions.US]\nsts = 'https://h'",
         ] {
             let error = check(wrong).unwrap_err();
@@ -290,7 +305,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let write = |sts: &str| {
             let text = serde_json::json!({
-                "certificates": "certificates", "sts": sts, "ec2": sts, "credentials": "c.json",
+                "certificates": "certificates", "sts": sts, "ec2": sts, "ssm": sts, "credentials": "c.json",
             });
             std::fs::write(directory.path().join("simulation.json"), text.to_string()).unwrap();
             std::fs::create_dir_all(directory.path().join("certificates")).unwrap();

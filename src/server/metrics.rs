@@ -173,7 +173,7 @@ struct ServiceLabel {
 
 impl Collector for CloudCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let services = [("sts", &self.0.sts), ("ec2", &self.0.ec2)];
+        let services = [("sts", &self.0.sts), ("ec2", &self.0.ec2), ("ssm", &self.0.ssm)];
         let counters: [(&str, &str, Read); 3] = [
             ("aws_calls", "Calls to AWS", CallCounts::calls),
             ("aws_calls_throttled", "Calls that AWS throttled", CallCounts::throttled),

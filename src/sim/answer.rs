@@ -24,6 +24,11 @@ impl Answer {
         Self { status: StatusCode::OK, content_type: "application/json", body }
     }
 
+    /// Of the JSON protocol.
+    pub(super) fn aws_json(body: String) -> Self {
+        Self { status: StatusCode::OK, content_type: "application/x-amz-json-1.1", body }
+    }
+
     pub(super) fn xml(body: String) -> Self {
         Self { status: StatusCode::OK, content_type: "text/xml", body }
     }
@@ -67,6 +72,8 @@ pub(super) enum Style {
     Json,
     /// EC2's own XML.
     Ec2,
+    /// The JSON protocol of SSM and of most younger services.
+    AwsJson,
 }
 
 impl Style {
@@ -76,12 +83,14 @@ impl Style {
             headers.get(header::ACCEPT).is_some_and(|accept| accept == "application/json");
         match (service, wants_json) {
             (Some("ec2"), _) => Self::Ec2,
+            (Some("ssm"), _) => Self::AwsJson,
             (_, true) => Self::Json,
             (_, false) => Self::Xml,
         }
     }
 
-    /// EC2 has codes of its own for signatures (EC2 API reference, "Error codes").
+    /// EC2 and the JSON protocol have codes of their own for signatures (EC2 API reference, "Error
+    /// codes"; SSM API reference, "Common Error Types").
     fn in_its_words(self, refused: &Refused) -> Refused {
         match (self, refused.code) {
             (Self::Ec2, "SignatureDoesNotMatch" | "InvalidClientTokenId") => {
@@ -90,6 +99,18 @@ impl Style {
             }
             (Self::Ec2, "ExpiredToken") => {
                 Refused::new(400, "RequestExpired", "Request has expired.")
+            }
+            (Self::AwsJson, "SignatureDoesNotMatch") => {
+                Refused::new(400, "InvalidSignatureException", refused.message.clone())
+            }
+            (Self::AwsJson, "InvalidClientTokenId") => {
+                Refused::new(400, "UnrecognizedClientException", refused.message.clone())
+            }
+            (Self::AwsJson, "ExpiredToken") => {
+                Refused::new(400, "ExpiredTokenException", refused.message.clone())
+            }
+            (Self::AwsJson, "AccessDenied") => {
+                Refused::new(400, "AccessDeniedException", refused.message.clone())
             }
             (_, _) => refused.clone(),
         }
@@ -118,6 +139,9 @@ impl Style {
                     text("RequestId", request_id()),
                 ],
             )),
+            Self::AwsJson => {
+                Answer::aws_json(json!({"__type": code, "message": message}).to_string())
+            }
             Self::Ec2 => {
                 let error = element("Error", &[text("Code", code), text("Message", message)]);
                 let errors = element("Errors", &[error]);

@@ -15,11 +15,12 @@ use axum::routing::{get, put};
 use serde::Deserialize;
 
 use super::answer::{Answer, Refused, Style};
+use super::calls::known_action;
 use super::faults::throttled;
 use super::form::Form;
 use super::scenario::{Span, tag_problem};
 use super::sigv4::{Authorization, Signed, verify};
-use super::{Fault, FaultKind, InstanceState, Service, Simulator, ec2, sts, upstream};
+use super::{Fault, FaultKind, InstanceState, Service, Simulator, ec2, ssm, sts, upstream};
 use crate::domain::{InstanceId, Timestamp};
 
 /// The largest body that is read.
@@ -51,6 +52,7 @@ impl Call {
         let service = match scope.as_deref() {
             Some("sts") => Some(Service::Sts),
             Some("ec2") => Some(Service::Ec2),
+            Some("ssm") => Some(Service::Ssm),
             Some(_) | None => None,
         };
         let form = Form::parse(&body);
@@ -59,7 +61,16 @@ impl Call {
     }
 
     fn action(&self) -> Option<&str> {
-        self.form.as_ref()?.get("Action")
+        match self.service {
+            Some(Service::Ssm) => ssm::action_of(&self.parts.headers),
+            Some(Service::Sts | Service::Ec2) | None => self.form.as_ref()?.get("Action"),
+        }
+    }
+
+    /// Where it was sent.
+    fn url(&self) -> String {
+        let host = self.parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        format!("http://{}{}", host.unwrap_or_default(), self.parts.uri.path())
     }
 }
 
@@ -84,9 +95,12 @@ pub(super) async fn answer(
         simulator.counter.signed_by(service, &signed.principal.account);
     }
     tokio::time::sleep(simulator.settings.latency.of(service)).await;
-    let fault = simulator.faults.next(service);
+    let fault = simulator.faults.next(service, call.action());
     if let Some(Fault { kind: FaultKind::Slow, delay, .. }) = fault {
         tokio::time::sleep(delay).await;
+    }
+    if service == Service::Ssm {
+        return answer_ssm(&simulator, call, signed, fault).await;
     }
     let signed = match signed {
         Ok(signed) if !is_emulated(service, call.action()) => {
@@ -97,12 +111,67 @@ pub(super) async fn answer(
     let right = signed
         .and_then(|signed| emulate(&simulator, &call, service, &signed))
         .unwrap_or_else(|refused| call.style.refuse(&refused));
-    match fault {
-        None => right.into_response(),
-        Some(fault) => {
-            let host = call.parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-            let url = format!("http://{}{}", host.unwrap_or_default(), call.parts.uri.path());
-            fault.kind.distort(service, call.style, right, &url)
+    distorted(fault, service, call.style, right, &call.url()).await
+}
+
+/// The answer, or what a fault makes of it.
+async fn distorted(
+    fault: Option<Fault>,
+    service: Service,
+    style: Style,
+    right: Answer,
+    url: &str,
+) -> Response<Body> {
+    let Some(fault) = fault else { return right.into_response() };
+    if fault.kind == FaultKind::Late {
+        tokio::time::sleep(fault.delay).await;
+    }
+    fault.kind.distort(service, style, right, url)
+}
+
+/// SSM changes things, so a fault that is a refusal comes before anything is done.
+async fn answer_ssm(
+    simulator: &Simulator,
+    call: Call,
+    signed: Result<Signed, Refused>,
+    fault: Option<Fault>,
+) -> Response<Body> {
+    let (style, url) = (call.style, call.url());
+    let right = match signed {
+        Ok(_) if fault.is_some_and(|fault| fault.kind.is_refusal()) => {
+            Ok(Answer::aws_json(String::new()))
+        }
+        Ok(signed) => emulate_ssm(simulator, call, &signed).await,
+        Err(refused) => Err(refused),
+    };
+    let right = right.unwrap_or_else(|refused| style.refuse(&refused));
+    distorted(fault, Service::Ssm, style, right, &url).await
+}
+
+/// By the emulator behind the simulator if there is one, and otherwise here.
+async fn emulate_ssm(
+    simulator: &Simulator,
+    call: Call,
+    signed: &Signed,
+) -> Result<Answer, Refused> {
+    let now = simulator.clock.now();
+    let account = &signed.principal.account;
+    if !simulator.limits.admits(Service::Ssm, account, &signed.region, now) {
+        return Err(throttled(Service::Ssm));
+    }
+    let action = ssm::action_of(&call.parts.headers);
+    ssm::authorize(signed, action, &call.body)?;
+    match action {
+        Some(action) if simulator.upstream.is_none() => {
+            simulator.parameters.answer(signed, action, &call.body, now)
+        }
+        _ => {
+            let forwarded = upstream::forward(simulator.upstream, call.parts, call.body, signed);
+            let (parts, body) = forwarded.await?.into_parts();
+            let broken = |_| Refused::new(500, "InternalServerError", "The emulator broke off.");
+            let body = to_bytes(body, MAX_BODY_BYTES).await.map_err(broken)?;
+            let body = String::from_utf8_lossy(&body).into_owned();
+            Ok(Answer { status: parts.status, ..Answer::aws_json(body) })
         }
     }
 }
@@ -113,6 +182,7 @@ fn is_emulated(service: Service, action: Option<&str>) -> bool {
         (_, None) => true,
         (Service::Sts, Some(action)) => matches!(action, "GetCallerIdentity" | "AssumeRole"),
         (Service::Ec2, Some(action)) => action == "DescribeInstances",
+        (Service::Ssm, Some(_)) => false,
     }
 }
 
@@ -133,6 +203,7 @@ fn emulate(
     let version = match service {
         Service::Sts => "2011-06-15",
         Service::Ec2 => "2016-11-15",
+        Service::Ssm => "",
     };
     if form.get("Version") != Some(version) {
         let message = format!("The simulator knows version {version} only");
@@ -169,6 +240,8 @@ struct FaultDocument {
     fault: Option<FaultKind>,
     delay: Option<Span>,
     count: Option<u32>,
+    percent: Option<u8>,
+    action: Option<String>,
 }
 
 async fn set_fault(State(simulator): State<Arc<Simulator>>, body: Bytes) -> Response<Body> {
@@ -176,10 +249,21 @@ async fn set_fault(State(simulator): State<Arc<Simulator>>, body: Bytes) -> Resp
         Ok(document) => document,
         Err(error) => return bad_request(&error.to_string()),
     };
+    let action = match document.action.as_deref().map(known_action) {
+        Some(None) => return bad_request("no such action"),
+        Some(known) => known,
+        None => None,
+    };
+    if document.percent.is_some_and(|percent| percent > 100) {
+        return bad_request("expected at most 100 percent");
+    }
+    if document.fault.is_some_and(|kind| !kind.suits(document.service)) {
+        return bad_request("this service does not have this fault");
+    }
     let fault = document.fault.map(|kind| {
         let usual = Fault::new(kind);
         let delay: Duration = document.delay.map_or(usual.delay, |span| span.0);
-        Fault { delay, count: document.count, ..usual }
+        Fault { kind, delay, count: document.count, percent: document.percent, action }
     });
     simulator.set_fault(document.service, fault);
     StatusCode::NO_CONTENT.into_response()

@@ -9,7 +9,22 @@ use super::Service;
 use crate::domain::AccountId;
 
 /// The actions that are counted by name; all others of a service are one.
-const ACTIONS: [&str; 3] = ["GetCallerIdentity", "AssumeRole", "DescribeInstances"];
+const ACTIONS: [&str; 9] = [
+    "GetCallerIdentity",
+    "AssumeRole",
+    "DescribeInstances",
+    "PutParameter",
+    "GetParameter",
+    "GetParameters",
+    "GetParametersByPath",
+    "AddTagsToResource",
+    "DeleteParameter",
+];
+
+/// The action by its name, if it is one that is counted.
+pub(super) fn known_action(action: &str) -> Option<&'static str> {
+    ACTIONS.into_iter().find(|known| *known == action)
+}
 
 /// What arrived until now. A request is counted when it arrives, whatever becomes of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -18,6 +33,8 @@ pub struct Calls {
     pub sts: BTreeMap<&'static str, u64>,
     /// Requests for EC2, by action.
     pub ec2: BTreeMap<&'static str, u64>,
+    /// Requests for SSM, by action.
+    pub ssm: BTreeMap<&'static str, u64>,
     /// Requests with a right signature, by the account that signed.
     pub by_account: BTreeMap<String, AccountCalls>,
     /// How many instances the answers of `DescribeInstances` had, all together.
@@ -33,6 +50,8 @@ pub struct AccountCalls {
     pub sts: u64,
     /// For EC2.
     pub ec2: u64,
+    /// For SSM.
+    pub ssm: u64,
 }
 
 /// The counter.
@@ -45,12 +64,12 @@ impl Counter {
     }
 
     pub(super) fn arrived(&self, service: Option<Service>, action: Option<&str>) {
-        let action = ACTIONS.iter().find(|known| Some(**known) == action);
-        let action = action.copied().unwrap_or("Other");
+        let action = action.and_then(known_action).unwrap_or("Other");
         let mut calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = match service {
             Some(Service::Sts) => calls.sts.entry(action).or_default(),
             Some(Service::Ec2) => calls.ec2.entry(action).or_default(),
+            Some(Service::Ssm) => calls.ssm.entry(action).or_default(),
             None => &mut calls.other,
         };
         *count += 1;
@@ -62,6 +81,7 @@ impl Counter {
         *match service {
             Service::Sts => &mut account.sts,
             Service::Ec2 => &mut account.ec2,
+            Service::Ssm => &mut account.ssm,
         } += 1;
     }
 

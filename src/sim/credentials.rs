@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 use super::SimulatedInstance;
 use crate::domain::{AccountId, InstanceId, Lifetime, Partition, Timestamp};
 
-/// Credentials of the identity role live about six hours and are renewed in time; here every hour.
-pub(super) const IDENTITY_ROLE_LIFE: Lifetime = Lifetime::from_hours(6);
-const IDENTITY_ROLE_RENEWAL_SECONDS: i64 = 3600;
+/// Credentials of an instance live about six hours and are renewed in time; here every hour.
+pub(super) const INSTANCE_ROLE_LIFE: Lifetime = Lifetime::from_hours(6);
+const INSTANCE_ROLE_RENEWAL_SECONDS: i64 = 3600;
 /// The name of the server's own user.
 const SERVER_USER: &str = "muster-server";
 const BASE32: [char; 32] = [
@@ -39,6 +39,8 @@ pub(super) enum PrincipalKind {
     ServerUser,
     /// The identity role that every instance has.
     InstanceRole { partition: Partition, instance: InstanceId },
+    /// The role of an instance's profile, which has the profile's name.
+    InstanceProfile { partition: Partition, role: String, instance: InstanceId },
     /// A session of an assumed role.
     RoleSession { partition: Partition, role: String, session: String, policy: Option<String> },
 }
@@ -49,6 +51,7 @@ impl Principal {
         match &self.kind {
             PrincipalKind::ServerUser => true,
             PrincipalKind::InstanceRole { partition: own, .. }
+            | PrincipalKind::InstanceProfile { partition: own, .. }
             | PrincipalKind::RoleSession { partition: own, .. } => *own == partition,
         }
     }
@@ -63,6 +66,9 @@ impl Principal {
             PrincipalKind::InstanceRole { instance, .. } => {
                 format!("arn:{partition}:sts::{account}:assumed-role/aws:ec2-instance/{instance}")
             }
+            PrincipalKind::InstanceProfile { role, instance, .. } => {
+                format!("arn:{partition}:sts::{account}:assumed-role/{role}/{instance}")
+            }
             PrincipalKind::RoleSession { role, session, .. } => {
                 format!("arn:{partition}:sts::{account}:assumed-role/{role}/{session}")
             }
@@ -76,6 +82,9 @@ impl Principal {
             PrincipalKind::ServerUser => unique_id("AIDA", &[account.as_str(), SERVER_USER]),
             PrincipalKind::InstanceRole { instance, .. } => {
                 format!("{account}:aws:ec2-instance:{instance}")
+            }
+            PrincipalKind::InstanceProfile { role, instance, .. } => {
+                format!("{}:{instance}", unique_id("AROA", &[account.as_str(), role]))
             }
             PrincipalKind::RoleSession { role, session, .. } => {
                 format!("{}:{session}", unique_id("AROA", &[account.as_str(), role]))
@@ -132,19 +141,40 @@ impl Mint {
         instance: &SimulatedInstance,
         now: Timestamp,
     ) -> Option<(Credentials, Timestamp)> {
-        let seconds = now.unix_seconds();
-        let since = seconds - seconds % IDENTITY_ROLE_RENEWAL_SECONDS;
-        let since = Timestamp::from_unix_seconds(since);
-        let principal = Principal {
-            account: instance.account_id.clone(),
-            kind: PrincipalKind::InstanceRole {
-                partition: Partition::of_region(&instance.region),
-                instance: instance.instance_id.clone(),
-            },
+        let kind = PrincipalKind::InstanceRole {
+            partition: Partition::of_region(&instance.region),
+            instance: instance.instance_id.clone(),
         };
-        let expires = since.plus(IDENTITY_ROLE_LIFE);
-        let name = format!("{} {since}", instance.instance_id);
-        Some((self.session(principal, &name, expires)?, since))
+        self.of_instance(instance, kind, "identity", now)
+    }
+
+    /// The same for the role of its instance profile, if it has one.
+    pub(super) fn instance_profile(
+        &self,
+        instance: &SimulatedInstance,
+        now: Timestamp,
+    ) -> Option<(Credentials, Timestamp)> {
+        let kind = PrincipalKind::InstanceProfile {
+            partition: Partition::of_region(&instance.region),
+            role: instance.record.instance_profile.clone()?,
+            instance: instance.instance_id.clone(),
+        };
+        self.of_instance(instance, kind, "profile", now)
+    }
+
+    fn of_instance(
+        &self,
+        instance: &SimulatedInstance,
+        kind: PrincipalKind,
+        purpose: &str,
+        now: Timestamp,
+    ) -> Option<(Credentials, Timestamp)> {
+        let seconds = now.unix_seconds();
+        let since = seconds - seconds % INSTANCE_ROLE_RENEWAL_SECONDS;
+        let since = Timestamp::from_unix_seconds(since);
+        let principal = Principal { account: instance.account_id.clone(), kind };
+        let name = format!("{} {purpose} {since}", instance.instance_id);
+        Some((self.session(principal, &name, since.plus(INSTANCE_ROLE_LIFE))?, since))
     }
 
     /// A new session of a role.

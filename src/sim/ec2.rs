@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::answer::{Answer, Refused, ec2_document, element, text};
-use super::credentials::{PrincipalKind, unique_id};
+use super::credentials::unique_id;
 use super::form::Form;
+use super::permission::may;
 use super::sigv4::Signed;
 use super::{InstanceState, Machine, SimulatedInstance, Simulator};
 use crate::domain::{InstanceId, Partition};
@@ -24,7 +25,7 @@ pub(super) fn describe_instances(
     signed: &Signed,
     form: &Form,
 ) -> Result<(Answer, usize), Refused> {
-    if !may_describe(&signed.principal.kind) {
+    if !may(&signed.principal.kind, "ec2:DescribeInstances", "*", &signed.region) {
         let message = "You are not authorized to perform this operation.";
         return Err(Refused::new(403, "UnauthorizedOperation", message));
     }
@@ -47,17 +48,6 @@ pub(super) fn describe_instances(
     let mut content = vec![element("reservationSet", &items)];
     content.extend(next);
     Ok((Answer::xml(ec2_document("DescribeInstances", &content)), found.len()))
-}
-
-/// Crude, and strict: whoever has a session policy needs the action in it, by its whole name.
-fn may_describe(principal: &PrincipalKind) -> bool {
-    match principal {
-        PrincipalKind::InstanceRole { .. } => false,
-        PrincipalKind::ServerUser | PrincipalKind::RoleSession { policy: None, .. } => true,
-        PrincipalKind::RoleSession { policy: Some(policy), .. } => {
-            policy.contains("ec2:DescribeInstances")
-        }
-    }
 }
 
 enum Asked {

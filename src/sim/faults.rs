@@ -5,6 +5,7 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use aws_lc_rs::rand;
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use serde::Deserialize;
@@ -20,13 +21,16 @@ const DELAY: Duration = Duration::from_secs(30);
 const STRANGER: &str = "999999999999";
 const HUGE_STS: usize = 1024 * 1024;
 const HUGE_EC2: usize = 20 * 1024 * 1024;
+const HUGE_SSM: usize = 1024 * 1024;
 
 /// What a service does instead of answering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultKind {
-    /// It answers right, late.
+    /// It waits, does what it was asked, and answers right.
     Slow,
+    /// It does what it was asked at once, and waits with its answer.
+    Late,
     /// It answers 200 with a page of HTML, as a captive portal does.
     Html,
     /// It answers with two results, or each instance twice.
@@ -35,7 +39,7 @@ pub enum FaultKind {
     Huge,
     /// It says that there were too many requests.
     Throttled,
-    /// It closes the connection in the middle of its answer.
+    /// It does what it was asked and closes the connection in the middle of its answer.
     CutOff,
     /// It answers 503.
     Unavailable,
@@ -61,12 +65,16 @@ pub struct Fault {
     pub delay: Duration,
     /// How many requests it is for; all of them unless given.
     pub count: Option<u32>,
+    /// How many of a hundred requests it strikes; all of them unless given.
+    pub percent: Option<u8>,
+    /// The only action that it strikes, if one is named.
+    pub action: Option<&'static str>,
 }
 
 impl Fault {
-    /// For every request; a slow answer takes 30 seconds.
+    /// For every request; a slow or late answer takes 30 seconds.
     pub fn new(kind: FaultKind) -> Self {
-        Self { kind, delay: DELAY, count: None }
+        Self { kind, delay: DELAY, count: None, percent: None, action: None }
     }
 }
 
@@ -84,9 +92,13 @@ impl Faults {
     }
 
     /// The fault of the next request.
-    pub(super) fn next(&self, service: Service) -> Option<Fault> {
+    pub(super) fn next(&self, service: Service, action: Option<&str>) -> Option<Fault> {
         let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fault = *faults.get(&service)?;
+        let is_its_action = fault.action.is_none_or(|only| Some(only) == action);
+        if !is_its_action || !fault.percent.is_none_or(strikes) {
+            return None;
+        }
         match fault.count {
             None => {}
             Some(0 | 1) => {
@@ -100,15 +112,38 @@ impl Faults {
     }
 }
 
+/// Whether something happens that happens in so many of a hundred cases.
+fn strikes(percent: u8) -> bool {
+    // Without randomness it always does: a fault that was asked for is better than none.
+    let random: [u8; 4] =
+        rand::generate(&rand::SystemRandom::new()).map_or([0; 4], rand::Random::expose);
+    u32::from_be_bytes(random) % 100 < u32::from(percent)
+}
+
 /// The answer of a service that takes no more requests.
 pub(super) fn throttled(service: Service) -> Refused {
     match service {
         Service::Sts => Refused::new(400, "Throttling", "Rate exceeded"),
         Service::Ec2 => Refused::new(503, "RequestLimitExceeded", "Request limit exceeded."),
+        Service::Ssm => Refused::new(400, "ThrottlingException", "Rate exceeded"),
     }
 }
 
 impl FaultKind {
+    /// Whether the service then does nothing of what it was asked.
+    pub(super) fn is_refusal(self) -> bool {
+        matches!(self, Self::Throttled | Self::Unavailable)
+    }
+
+    /// Whether a service can have it. The others are forms of answers that SSM does not write.
+    pub(super) fn suits(self, service: Service) -> bool {
+        let is_form = matches!(
+            self,
+            Self::TwoResults | Self::OtherAction | Self::DuplicateKeys | Self::ErrorWith200
+        );
+        service != Service::Ssm || !is_form
+    }
+
     /// What is sent when `right` should be.
     pub(super) fn distort(
         self,
@@ -118,7 +153,7 @@ impl FaultKind {
         url: &str,
     ) -> Response<Body> {
         match self {
-            Self::Slow => right.into_response(),
+            Self::Slow | Self::Late => right.into_response(),
             Self::Html => {
                 let body = "<!DOCTYPE html><html><body>Please log in.</body></html>".to_owned();
                 Answer { status: StatusCode::OK, content_type: "text/html", body }.into_response()
@@ -176,6 +211,7 @@ fn padded(right: &Answer, service: Service) -> Answer {
     let size = match service {
         Service::Sts => HUGE_STS,
         Service::Ec2 => HUGE_EC2,
+        Service::Ssm => HUGE_SSM,
     };
     let padding = "x".repeat(size);
     let body = if let Some(members) = right.body.strip_prefix('{') {
@@ -214,7 +250,7 @@ fn other_action(right: &Answer, style: Style) -> Answer {
             }})
             .to_string(),
         ),
-        Style::Xml | Style::Ec2 => Answer::xml(sts_document(
+        Style::Xml | Style::Ec2 | Style::AwsJson => Answer::xml(sts_document(
             "DecodeAuthorizationMessage",
             &[text("DecodedMessage", reflected)],
         )),

@@ -4,6 +4,7 @@
 use std::future::{Future, IntoFuture};
 use std::sync::Arc;
 
+use aws_credential_types::Credentials;
 use aws_lc_rs::{hmac, rand};
 use axum::Router;
 use axum::extract::{Path, State};
@@ -13,13 +14,15 @@ use axum::routing::{get, put};
 use serde::Serialize;
 use tokio::net::TcpListener;
 
-use super::credentials::IDENTITY_ROLE_LIFE;
-use super::{Machine, SimulatedInstance, SimulationFailed, Simulator, api};
+use super::credentials::INSTANCE_ROLE_LIFE;
+use super::{Machine, SimulationFailed, Simulator, api};
 use crate::domain::{Lifetime, Timestamp};
 
 /// AWS accepts 1 second to 6 hours.
 const MAX_TTL_SECONDS: u32 = 21_600;
 const IDENTITY_ROLE: &str = "meta-data/identity-credentials/ec2/security-credentials/ec2-instance";
+/// The role of the instance profile, which here has the profile's name.
+const PROFILE_ROLE: &str = "meta-data/iam/security-credentials/";
 
 /// Serves every instance of the simulator until `until` is done. Refuses a listener that anybody
 /// but this machine could reach.
@@ -104,19 +107,30 @@ fn answer(simulator: &Simulator, machine: &Machine, path: &str) -> Option<String
         "dynamic/instance-identity/document" => instance.json(),
         "dynamic/instance-identity/rsa2048" => machine.document(simulator)?,
         "dynamic/instance-identity/signature" => simulator.signer.signature(&instance.json())?,
-        IDENTITY_ROLE if instance.has_identity_role => identity_role(simulator, instance)?,
+        IDENTITY_ROLE if instance.has_identity_role => {
+            credentials(simulator.mint.identity_role(instance, simulator.clock.now())?)?
+        }
+        PROFILE_ROLE | "meta-data/iam/security-credentials" => {
+            instance.record.instance_profile.clone()?
+        }
         "meta-data/instance-id" => instance.instance_id.to_string(),
         "meta-data/ami-id" => instance.image_id.clone(),
         "meta-data/instance-type" => instance.instance_type.clone(),
         "meta-data/local-ipv4" => instance.private_ip.to_string(),
         "meta-data/placement/region" => instance.region.to_string(),
         "meta-data/placement/availability-zone" => instance.availability_zone(),
-        _ => return None,
+        _ => {
+            let role = path.strip_prefix(PROFILE_ROLE)?;
+            if instance.record.instance_profile.as_deref() != Some(role) {
+                return None;
+            }
+            credentials(simulator.mint.instance_profile(instance, simulator.clock.now())?)?
+        }
     })
 }
 
-/// The credentials of the identity role, in AWS's form and order.
-fn identity_role(simulator: &Simulator, instance: &SimulatedInstance) -> Option<String> {
+/// Credentials of a role and since when they are, in AWS's form and order.
+fn credentials((credentials, since): (Credentials, Timestamp)) -> Option<String> {
     #[derive(Serialize)]
     #[serde(rename_all = "PascalCase")]
     struct Document<'a> {
@@ -128,7 +142,6 @@ fn identity_role(simulator: &Simulator, instance: &SimulatedInstance) -> Option<
         token: &'a str,
         expiration: Timestamp,
     }
-    let (credentials, since) = simulator.mint.identity_role(instance, simulator.clock.now())?;
     let document = Document {
         code: "Success",
         last_updated: since,
@@ -136,7 +149,7 @@ fn identity_role(simulator: &Simulator, instance: &SimulatedInstance) -> Option<
         access_key_id: credentials.access_key_id(),
         secret_access_key: credentials.secret_access_key(),
         token: credentials.session_token()?,
-        expiration: since.plus(IDENTITY_ROLE_LIFE),
+        expiration: since.plus(INSTANCE_ROLE_LIFE),
     };
     serde_json::to_string_pretty(&document).ok()
 }

@@ -34,6 +34,7 @@ impl Limits {
         let Limit { bucket: most, refill } = match service {
             Service::Sts => self.settings.sts,
             Service::Ec2 => self.settings.ec2,
+            Service::Ssm => self.settings.ssm,
         };
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let bucket = buckets
@@ -60,7 +61,7 @@ mod tests {
     #[test]
     fn a_bucket_empties_and_fills_for_each_account_and_region() {
         let limit = Limit { bucket: 3, refill: 2 };
-        let limits = Limits::new(LimitSettings { sts: limit, ec2: limit });
+        let limits = Limits::new(LimitSettings { sts: limit, ec2: limit, ssm: limit });
         let start = Timestamp::from_unix_seconds(1_800_000_000);
         let take = |account: &str, region: &str, now| {
             limits.admits(Service::Ec2, &account.parse().unwrap(), &region.parse().unwrap(), now)

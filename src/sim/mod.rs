@@ -1,8 +1,9 @@
-//! A small simulator of EC2, its metadata service and STS, for the demo, the benchmarks and tests.
+//! A small simulator of EC2, its metadata service, STS and SSM's parameters, for the demo, the
+//! benchmarks and tests.
 //!
-//! It checks signatures and roles for real, and knows no IAM policies. Everything else that AWS has
-//! it can leave to an emulator behind it. It signs identity documents of any account and region with a key of its own, in the very shapes
-//! of AWS. Nothing trusts that key unless it is told to: `muster server --simulation`, or
+//! It checks signatures, roles and their session policies for real, and knows no other IAM policies.
+//! Everything else that AWS has it can leave to an emulator behind it. It signs identity documents of
+//! any account and region with a key of its own, in the very shapes of AWS. Nothing trusts that key unless it is told to: `muster server --simulation`, or
 //! `--certificates-dir`. It listens on loopback only.
 
 mod answer;
@@ -15,10 +16,12 @@ mod faults;
 mod form;
 mod imds;
 mod limits;
+mod permission;
 mod record;
 mod scenario;
 mod signer;
 mod sigv4;
+mod ssm;
 mod sts;
 mod upstream;
 
@@ -50,6 +53,7 @@ use faults::Faults;
 use limits::Limits;
 use scenario::{Settings, Span};
 use signer::Signer;
+use ssm::Parameters;
 
 /// Why a simulation did not begin.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +89,8 @@ pub enum Service {
     Sts,
     /// EC2.
     Ec2,
+    /// The parameters of Systems Manager.
+    Ssm,
 }
 
 /// Simulated instances, the cloud around them, and the keys of both.
@@ -96,6 +102,7 @@ pub struct Simulator {
     limits: Limits,
     counter: Counter,
     faults: Faults,
+    parameters: Parameters,
     upstream: Option<SocketAddr>,
     clock: Clock,
 }
@@ -146,6 +153,7 @@ impl Simulator {
             settings,
             counter: Counter::default(),
             faults: Faults::default(),
+            parameters: Parameters::default(),
             upstream: None,
             clock,
         };
@@ -236,6 +244,12 @@ impl Simulator {
         Some(self.mint.identity_role(&machine.instance, self.clock.now())?.0)
     }
 
+    /// What an instance gets now from its metadata service for the role of its instance profile.
+    pub fn profile_credentials(&self, id: &InstanceId) -> Option<Credentials> {
+        let machine = self.machine(id.as_str())?;
+        Some(self.mint.instance_profile(&machine.instance, self.clock.now())?.0)
+    }
+
     /// Writes what `muster server --simulation DIR` reads: `certificates/<region>.pem`,
     /// `server-credentials.json`, and `simulation.json` with the address where the simulator is
     /// served. Returns the directory of the certificates.
@@ -259,6 +273,7 @@ impl Simulator {
             "certificates": "certificates",
             "sts": url,
             "ec2": url,
+            "ssm": url,
             "credentials": "server-credentials.json",
         });
         fs::write(&path, format!("{description}\n")).map_err(failed(&path))?;

@@ -29,7 +29,7 @@ pub(super) fn get_caller_identity(signed: &Signed, style: Style) -> Answer {
             }})
             .to_string(),
         ),
-        Style::Xml | Style::Ec2 => Answer::xml(sts_document(
+        Style::Xml | Style::Ec2 | Style::AwsJson => Answer::xml(sts_document(
             "GetCallerIdentity",
             &[text("Arn", arn), text("UserId", user_id), text("Account", account)],
         )),
@@ -101,9 +101,9 @@ fn is_open_to(role: &Role, request: &Request<'_>, signed: &Signed, server: &Acco
         None => true,
         Some(expected) => request.external_id == Some(expected),
     };
-    // The identity role of an instance may do next to nothing, whatever a role trusts.
+    // An instance's roles may do next to nothing, whatever a role trusts.
     let may_assume = match signed.principal.kind {
-        PrincipalKind::InstanceRole { .. } => false,
+        PrincipalKind::InstanceRole { .. } | PrincipalKind::InstanceProfile { .. } => false,
         PrincipalKind::ServerUser | PrincipalKind::RoleSession { .. } => true,
     };
     is_trusted && has_external_id && may_assume

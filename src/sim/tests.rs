@@ -1,6 +1,7 @@
 mod cloud;
 mod corpus;
 mod faults;
+mod ssm;
 mod upstream;
 
 use super::*;

@@ -31,15 +31,20 @@ pub(super) async fn forward(
 ) -> Result<Response<Body>, Refused> {
     let Some(upstream) = upstream else {
         let message = format!(
-            "The simulator answers GetCallerIdentity, AssumeRole and DescribeInstances alone, and \
-             has no --upstream to ask about this request for `{}`.",
+            "The simulator answers GetCallerIdentity, AssumeRole, DescribeInstances and a few \
+             actions of SSM alone, and has no --upstream to ask about this request for `{}`.",
             signed.service
         );
         return Err(Refused::new(501, "NotImplemented", message));
     };
-    // moto asks no policies, and nobody gave this role any permission.
-    if let PrincipalKind::InstanceRole { .. } = signed.principal.kind {
-        let message = "The identity role of an instance has no permissions.";
+    // moto asks no policies, and nobody gave these roles any permission; for SSM they were asked for.
+    let is_powerless = match signed.principal.kind {
+        PrincipalKind::InstanceRole { .. } => true,
+        PrincipalKind::InstanceProfile { .. } => signed.service != "ssm",
+        PrincipalKind::ServerUser | PrincipalKind::RoleSession { .. } => false,
+    };
+    if is_powerless {
+        let message = "The role of an instance has no such permission.";
         return Err(Refused::new(403, "AccessDenied", message));
     }
     // The controls of moto itself.

@@ -1,5 +1,5 @@
-//! Sessions of roles, one for each whole request: partition, account, region, role and external id
-//! (I12). Vault's client cache forgot the account and answered for a stranger's (T3, T4); one
+//! Sessions of roles, one for each whole request: partition, account, region, role, external id and
+//! what the session may do (I12). Vault's client cache forgot the account and answered for a stranger's (T3, T4); one
 //! without the external id would let a policy ride on another's session (T77, finding P8).
 
 use std::fmt;
@@ -28,8 +28,6 @@ const SESSIONS_MAX: u64 = 10_000;
 const DURATIONS: [i32; 2] = [3600, 900];
 /// How long a refusal is repeated without asking again: an operator who mends it waits no longer.
 const REFUSAL_HELD: Lifetime = Lifetime::from_seconds(10);
-/// What a session may do, whatever else the role may.
-const SESSION_POLICY: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"ec2:DescribeInstances","Resource":"*"}]}"#;
 
 /// Everything that a session depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -39,6 +37,8 @@ pub(in crate::aws) struct RoleRequest {
     pub(in crate::aws) region: Region,
     pub(in crate::aws) arn: String,
     pub(in crate::aws) external_id: Option<String>,
+    /// The session policy, JSON: what the session may do, whatever else the role may.
+    pub(in crate::aws) may: String,
 }
 
 /// Assumes roles and holds their sessions.
@@ -98,7 +98,7 @@ impl RoleSessions {
         }
     }
 
-    /// Lets go of a session that EC2 does not take any more.
+    /// Lets go of a session that is not taken any more.
     pub(in crate::aws) async fn forget(&self, request: &RoleRequest, stale: &Credentials) {
         let gone = self.held.entry_by_ref(request).and_compute_with(async |entry| match entry {
             Some(entry) if entry.value().session.as_ref() == Ok(stale) => Op::Remove,
@@ -134,7 +134,7 @@ impl RoleSessions {
                 .role_arn(&request.arn)
                 .role_session_name(&self.session_name)
                 .set_external_id(request.external_id.clone())
-                .policy(SESSION_POLICY)
+                .policy(&request.may)
                 .duration_seconds(seconds);
             let answer = match tokio::time::timeout(WAIT_MAX, asked.send()).await {
                 Ok(Ok(answer)) => Ok(answer),

@@ -23,6 +23,8 @@ use crate::domain::InstanceId;
 const CONTENT_TYPE: &str = "application/x-www-form-urlencoded; charset=utf-8";
 /// One call, and the longest answer: 200 instances have about 1 MiB.
 const LIMITS: AnswerLimits = AnswerLimits { time: Duration::from_secs(10), bytes: 8 * 1024 * 1024 };
+/// What a session of a role may do, whatever else the role may.
+const SESSION_POLICY: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"ec2:DescribeInstances","Resource":"*"}]}"#;
 /// How often a throttled call is made again.
 const THROTTLED_AGAIN: u32 = 2;
 /// The most pages of one question. 200 values fit on one; a few empty ones may come before it.
@@ -233,6 +235,7 @@ fn role_of(scope: &Scope) -> Option<RoleRequest> {
             region: scope.place.region.clone(),
             arn: arn.clone(),
             external_id: external_id.clone(),
+            may: SESSION_POLICY.to_owned(),
         }),
     }
 }

@@ -118,12 +118,18 @@ pub(in crate::sim) struct Limit {
 pub(in crate::sim) struct LimitSettings {
     pub(in crate::sim) sts: Limit,
     pub(in crate::sim) ec2: Limit,
+    pub(in crate::sim) ssm: Limit,
 }
 
 impl Default for LimitSettings {
-    /// AWS's defaults: 600 a second for STS; 100 and 20 a second for `DescribeInstances`.
+    /// AWS's defaults: 600 a second for STS; 100 and 20 a second for `DescribeInstances`; 40 a second
+    /// for reading parameters.
     fn default() -> Self {
-        Self { sts: Limit { bucket: 600, refill: 600 }, ec2: Limit { bucket: 100, refill: 20 } }
+        Self {
+            sts: Limit { bucket: 600, refill: 600 },
+            ec2: Limit { bucket: 100, refill: 20 },
+            ssm: Limit { bucket: 40, refill: 40 },
+        }
     }
 }
 
@@ -133,6 +139,7 @@ impl Default for LimitSettings {
 pub(in crate::sim) struct Latency {
     pub(in crate::sim) sts: Span,
     pub(in crate::sim) ec2: Span,
+    pub(in crate::sim) ssm: Span,
 }
 
 impl Latency {
@@ -140,6 +147,7 @@ impl Latency {
         match service {
             Service::Sts => self.sts.0,
             Service::Ec2 => self.ec2.0,
+            Service::Ssm => self.ssm.0,
         }
     }
 }

@@ -180,8 +180,8 @@ async fn an_instance_is_described_as_aws_does() {
     assert!(!body.contains("vpcId"));
     let calls = simulator.calls();
     assert_eq!((calls.ec2["DescribeInstances"], calls.instances_described), (2, 2));
-    assert_eq!(calls.by_account["111122223333"], AccountCalls { sts: 0, ec2: 2 });
-    assert_eq!(calls.by_account["999900001111"], AccountCalls { sts: 1, ec2: 0 });
+    assert_eq!(calls.by_account["111122223333"], AccountCalls { sts: 0, ec2: 2, ssm: 0 });
+    assert_eq!(calls.by_account["999900001111"], AccountCalls { sts: 1, ec2: 0, ssm: 0 });
 }
 
 #[tokio::test]
@@ -275,12 +275,13 @@ async fn instances_and_narrow_sessions_may_not_describe() {
     let instance = simulator.identity_credentials(&id("i-00000000000000001")).unwrap();
     let (status, body) = call(&simulator, &instance, "ec2", DESCRIBE).await;
     assert_eq!((status, inside(&body, "Code")), (403, "UnauthorizedOperation"));
-    for (policy, status) in [
-        ("%7B%22Action%22%3A%22ec2%3ADescribeInstances%22%7D", 200),
-        ("%7B%22Action%22%3A%22ec2%3ADescribeTags%22%7D", 403),
-    ] {
+    for (action, status) in [("ec2:DescribeInstances", 200), ("ec2:DescribeTags", 403)] {
+        let policy = format!(
+            r#"{{"Version":"2012-10-17","Statement":[{{"Effect":"Allow","Action":"{action}","Resource":"*"}}]}}"#
+        );
+        let policy = policy.bytes().map(|byte| format!("%{byte:02X}")).collect::<Vec<_>>().concat();
         let more = format!("&Policy={policy}");
         let session = assume(&simulator, &own, OPEN, &more).await.unwrap();
-        assert_eq!(call(&simulator, &session, "ec2", DESCRIBE).await.0, status, "{policy}");
+        assert_eq!(call(&simulator, &session, "ec2", DESCRIBE).await.0, status, "{action}");
     }
 }

@@ -234,7 +234,7 @@ fn the_directory_says_where_everything_is_and_keeps_the_keys_private() {
     assert_eq!(
         read("simulation.json"),
         json!({"certificates": "certificates", "sts": "http://127.0.0.1:4711",
-               "ec2": "http://127.0.0.1:4711", "credentials": "server-credentials.json"})
+               "ec2": "http://127.0.0.1:4711", "ssm": "http://127.0.0.1:4711", "credentials": "server-credentials.json"})
     );
     let keys = read("server-credentials.json");
     assert_eq!(keys["access_key_id"], simulator.server_credentials().access_key_id());
