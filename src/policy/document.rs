@@ -14,6 +14,7 @@ pub(super) enum Kind {
     AccountSet,
     DenyList,
     Guardrails,
+    TokenPublication,
 }
 
 impl Kind {
@@ -22,10 +23,10 @@ impl Kind {
         ("AccountSet", Self::AccountSet),
         ("DenyList", Self::DenyList),
         ("Guardrails", Self::Guardrails),
+        ("TokenPublication", Self::TokenPublication),
     ];
     /// Kinds that are promised for later; a file with one is not misspelt.
-    const LATER: &'static [&'static str] =
-        &["TokenPublication", "OrganizationSnapshot", "PolicyTest"];
+    const LATER: &'static [&'static str] = &["OrganizationSnapshot", "PolicyTest"];
 
     const fn as_str(self) -> &'static str {
         match self {
@@ -33,6 +34,7 @@ impl Kind {
             Self::AccountSet => "AccountSet",
             Self::DenyList => "DenyList",
             Self::Guardrails => "Guardrails",
+            Self::TokenPublication => "TokenPublication",
         }
     }
 }
@@ -82,7 +84,11 @@ fn frame<'n>(node: &'n Node, report: &mut Report) -> Option<Document<'n>> {
         .required("apiVersion", "`apiVersion: muster/v1`", report)
         .and_then(|node| api_version(node, report));
     let kind = keys
-        .required("kind", "`kind: JoinPolicy`, AccountSet, DenyList or Guardrails", report)
+        .required(
+            "kind",
+            "`kind: JoinPolicy`, AccountSet, DenyList, Guardrails or TokenPublication",
+            report,
+        )
         .and_then(|node| kind(node, report));
     let metadata = keys
         .required("metadata", "`metadata: {name: …}`", report)

@@ -115,6 +115,9 @@ finding_codes! {
     FactNeverRead = "FACT_NEVER_READ", Error, "A rule on a fact that a policy never reads.";
     GuardrailsRepeated = "GUARDRAILS_REPEATED", Error, "More than one Guardrails document.";
     GuardrailExceeded = "GUARDRAIL_EXCEEDED", Error, "A policy beyond the Guardrails.";
+    PublicationPolicy = "PUBLICATION_POLICY", Error, "A publication for a policy that takes no tokens.";
+    ParameterTaken = "PARAMETER_TAKEN", Error, "Two publications that write one parameter.";
+    TokenLifeShort = "TOKEN_LIFE_SHORT", Error, "Published tokens that end before the next is there.";
 
     NoPolicies = "NO_POLICIES", Warning, "There is no join policy: nobody can join.";
     FileEmpty = "FILE_EMPTY", Warning, "A file without a document.";

@@ -249,7 +249,7 @@ fn certificate(
 }
 
 /// Labels are literal text; variables in them come later and must not be silently taken for text.
-fn labels(node: &Node, report: &mut Report) -> BTreeMap<String, String> {
+pub(super) fn labels(node: &Node, report: &mut Report) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
     for (key, value) in decode::mapping(node, "`labels`", report).unwrap_or_default() {
         if value.is_null() {

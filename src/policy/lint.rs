@@ -68,7 +68,7 @@ pub(super) fn policies(
     }
 }
 
-fn no_owner(kind: &str, name: &PolicyName, place: &Place, report: &mut Report) {
+pub(super) fn no_owner(kind: &str, name: &PolicyName, place: &Place, report: &mut Report) {
     let message = format!("the {kind} `{name}` names nobody to ask");
     report.add(FindingCode::OwnerMissing, place, message, "`owner: a-team` in `metadata`");
 }

@@ -21,6 +21,7 @@ mod join_policy;
 mod judge;
 mod kinds;
 mod lint;
+mod publication;
 mod reason;
 mod rule;
 mod set;
@@ -41,6 +42,9 @@ pub use explain::{
 };
 pub use finding::{Finding, FindingCode, Place, Severity};
 pub use join_policy::JoinPolicy;
+pub use publication::{
+    Layout, ParameterNames, PublicationTarget, TargetRole, TokenPublication, TokenTerms,
+};
 pub use rule::Rule;
 pub use set::{Loaded, MAX_FILES, PolicyFile, PolicySet, Vocabulary, load};
 pub use settings::{ComeBack, FreshProof, Rejoin};

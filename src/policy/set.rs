@@ -13,6 +13,7 @@ use super::finding::{Finding, FindingCode, Place, Report};
 use super::guardrails;
 use super::join_policy::{self, JoinPolicy};
 use super::lint;
+use super::publication::{self, TokenPublication};
 use super::rule::{Accounts, Rule, Test};
 use super::yaml;
 use crate::domain::{AccountId, Code, Partition, PolicyHash, PolicyName, Timestamp};
@@ -56,6 +57,7 @@ pub struct PolicySet {
     files: Vec<PolicyFile>,
     hash: PolicyHash,
     policies: BTreeMap<PolicyName, JoinPolicy>,
+    publications: BTreeMap<PolicyName, TokenPublication>,
     accounts: HashSet<(Partition, AccountId)>,
 }
 
@@ -71,10 +73,10 @@ pub fn load(files: &[PolicyFile], vocabulary: &Vocabulary, now: Option<Timestamp
         report.add(FindingCode::LimitExceeded, &place, message, "at most 10,000 files");
         return Loaded { set: None, findings: report.into_findings(), hash };
     }
-    let policies = read(&files, vocabulary, now, &mut report);
+    let (policies, publications) = read(&files, vocabulary, now, &mut report);
     let set = (!report.has_errors()).then(|| {
         let accounts = named_accounts(&policies);
-        Arc::new(PolicySet { files, hash: hash.clone(), policies, accounts })
+        Arc::new(PolicySet { files, hash: hash.clone(), policies, publications, accounts })
     });
     Loaded { set, findings: report.into_findings(), hash }
 }
@@ -100,7 +102,7 @@ fn read(
     vocabulary: &Vocabulary,
     now: Option<Timestamp>,
     report: &mut Report,
-) -> BTreeMap<PolicyName, JoinPolicy> {
+) -> (BTreeMap<PolicyName, JoinPolicy>, BTreeMap<PolicyName, TokenPublication>) {
     let nodes: Vec<yaml::Node> = files.iter().flat_map(|file| file_nodes(file, report)).collect();
     let documents = document::read(&nodes, report);
     let sets = accounts::read(&documents, report);
@@ -133,11 +135,13 @@ fn read(
         policies.insert(policy.name.clone(), policy);
     }
     facts_that_are_never_read(&policies, report);
+    let publications =
+        publication::publications(&documents, &vocabulary.regions, &policies, report);
     if !report.has_errors() {
         unused_sets(&documents, &sets, &used_sets, report);
         lint::policies(&policies, &deny_lists, now, report);
     }
-    policies
+    (policies, publications)
 }
 
 fn file_nodes(file: &PolicyFile, report: &mut Report) -> Vec<yaml::Node> {
@@ -250,6 +254,11 @@ impl PolicySet {
     /// The join policies, by name.
     pub fn policies(&self) -> impl Iterator<Item = &JoinPolicy> {
         self.policies.values()
+    }
+
+    /// The token publications, by name.
+    pub fn publications(&self) -> impl Iterator<Item = &TokenPublication> {
+        self.publications.values()
     }
 
     /// The files, sorted by name, to be stored under the hash.

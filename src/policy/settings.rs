@@ -190,7 +190,7 @@ fn is_role(text: &str) -> bool {
     })
 }
 
-fn external_id(node: &Node, report: &mut Report) -> Option<String> {
+pub(super) fn external_id(node: &Node, report: &mut Report) -> Option<String> {
     let text = decode::text(node, "external_id", report)?;
     let is_one = EXTERNAL_ID_LENGTH.contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+=,.@:_/-".contains(&b));

@@ -5,4 +5,5 @@ mod explanations;
 mod lints;
 mod limits;
 mod properties;
+mod publications;
 mod world;
