@@ -291,6 +291,9 @@ fn come_back(
     let Some(end) = node.issues().map(|issue| issue.order.not_after).max() else {
         return refused("the node never had a certificate");
     };
+    if node.state != State::Bound {
+        return refused("the enrollment was forgotten: the node needs a token");
+    }
     if now <= end {
         return refused("the node's certificate has not ended: it renews");
     }

@@ -60,16 +60,13 @@ impl Registry {
         let Some((entry, _)) = self.read::<TokenEntry>(&token_key(name)).await? else {
             return Ok(None);
         };
-        self.with_uses(entry.token).await.map(Some)
+        Ok(self.with_uses(vec![entry.token]).await?.pop())
     }
 
     /// Every token, in the order of names, with those that expired not long ago.
     pub async fn tokens(&self) -> Result<Vec<TokenState>, StoreUnavailable> {
-        let mut found = Vec::new();
-        for (_, entry, _) in self.token_entries().await? {
-            found.push(self.with_uses(entry.token).await?);
-        }
-        Ok(found)
+        let entries = self.token_entries().await?;
+        self.with_uses(entries.into_iter().map(|(_, entry, _)| entry.token).collect()).await
     }
 
     /// Adds a token. `audit` makes the records that become part of the transaction.
@@ -170,11 +167,10 @@ impl Registry {
         now: Timestamp,
         audit: impl Fn(&TokenState) -> Result<Append, StoreUnavailable>,
     ) -> Result<(), StoreUnavailable> {
-        for (key, entry, version) in self.token_entries().await? {
-            if entry.end_is_recorded {
-                continue;
-            }
-            let state = self.with_uses(entry.token).await?;
+        let mut open = self.token_entries().await?;
+        open.retain(|(_, entry, _)| !entry.end_is_recorded);
+        let tokens = open.iter().map(|(_, entry, _)| entry.token.clone()).collect();
+        for ((key, _, version), state) in open.into_iter().zip(self.with_uses(tokens).await?) {
             if !state.token.has_expired(now) && !state.is_used_up() {
                 continue;
             }
@@ -216,13 +212,22 @@ impl Registry {
         }
     }
 
-    async fn with_uses(&self, token: Token) -> Result<TokenState, StoreUnavailable> {
-        let keys = [uses_key(&token), used_key(&token)];
-        let mut found = self.store.get_all(&keys).await?.into_iter();
-        let uses = Count::read(found.next().flatten().as_ref())?;
-        let last = found.next().flatten();
-        let last_used_at = last.map(|last| decode(&used_key(&token), &last.value)).transpose()?;
-        Ok(TokenState { token, uses, last_used_at })
+    async fn with_uses(&self, tokens: Vec<Token>) -> Result<Vec<TokenState>, StoreUnavailable> {
+        let keys: Vec<_> =
+            tokens.iter().flat_map(|token| [uses_key(token), used_key(token)]).collect();
+        let mut values = Vec::new();
+        for some in keys.chunks(BATCH) {
+            values.extend(self.store.get_all(some).await?);
+        }
+        let mut found = keys.iter().zip(values);
+        let mut states = Vec::new();
+        for token in tokens {
+            let uses = Count::read(found.next().and_then(|(_, value)| value).as_ref())?;
+            let last = found.next().and_then(|(key, value)| Some((key, value?)));
+            let last_used_at = last.map(|(key, last)| decode(key, &last.value)).transpose()?;
+            states.push(TokenState { token, uses, last_used_at });
+        }
+        Ok(states)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use muster::domain::TokenName;
 use muster::registry::{Lock, Registry};
 use muster::store::{
     CommitError, Committed, Key, LogEntry, MemoryStore, Page, Store, StoreUnavailable, Transaction,
@@ -16,6 +17,8 @@ pub(crate) struct Hooked {
     pub(crate) before_reading: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     /// This lock is placed just before the next commit.
     pub(crate) lock_before_commit: Mutex<Option<Lock>>,
+    /// This token is removed just before the next commit.
+    pub(crate) removed_before_commit: Mutex<Option<TokenName>>,
 }
 
 #[async_trait::async_trait]
@@ -45,6 +48,11 @@ impl Store for Hooked {
         if let Some(lock) = lock {
             let inner = Arc::clone(&self.inner) as Arc<dyn Store>;
             Registry::new(inner).lock(&[lock], || Ok(vec![])).await?;
+        }
+        let removed = self.removed_before_commit.lock().unwrap().take();
+        if let Some(name) = removed {
+            let inner = Arc::clone(&self.inner) as Arc<dyn Store>;
+            Registry::new(inner).remove_token(&name, |_| Ok(vec![])).await?;
         }
         self.inner.commit(transaction).await
     }

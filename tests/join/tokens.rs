@@ -17,6 +17,7 @@ use muster::store::Store;
 use rcgen::{KeyPair, PublicKeyData, SigningKey};
 use zeroize::Zeroizing;
 
+use crate::hooked::Hooked;
 use crate::renewal::{new_key, shown};
 use crate::world::{World, serial, stores};
 
@@ -396,4 +397,51 @@ async fn a_name_stands_for_one_token_and_its_uses_for_one_secret() {
     let admission = tokens.admitted(Some(&second), &new_key()).await;
     assert_eq!(admission.enrollment.history.len(), 1);
     assert_eq!(tokens.state(&second).await.uses, 1);
+}
+
+// A token that is removed while a node is judged lets nobody in.
+#[tokio::test]
+async fn a_token_that_is_removed_meanwhile_is_worth_nothing() {
+    let store = Arc::new(Hooked::default());
+    let tokens = Tokens::on(Arc::clone(&store) as Arc<dyn Store>);
+    let secret = tokens.token("web-1", |_| ()).await;
+    *store.removed_before_commit.lock().unwrap() = Some(secret.name().clone());
+    assert_eq!(tokens.refused(Some(&secret), &new_key()).await, Code::TokenUnknown);
+    let (nodes, _) = tokens.world.registry.list(None, 10, |_| true).await.unwrap();
+    assert!(nodes.is_empty());
+}
+
+// Whoever was forgotten does not come back by the key that was meant to be forgotten.
+#[tokio::test]
+async fn a_forgotten_node_needs_a_token() {
+    let tokens = Tokens::new();
+    let (first, second) = (tokens.token("one", |_| ()).await, new_key());
+    let admission = tokens.admitted(Some(&first), &second).await;
+    tokens.pass(Lifetime::from_days(1));
+    tokens.world.forget(&admission).await;
+    assert_eq!(tokens.refused(None, &second).await, Code::ComeBackRefused);
+    let later = tokens.token("two", |_| ()).await;
+    tokens.admitted(Some(&later), &second).await;
+}
+
+// What ended is written down once, whatever ended it.
+#[tokio::test]
+async fn the_end_of_a_token_is_recorded_once() {
+    let tokens = Tokens::new();
+    let used = tokens.token("used", |_| ()).await;
+    tokens.token("expired", |token| token.expires_at = Some(token.created_at)).await;
+    tokens.token("open", |_| ()).await;
+    tokens.admitted(Some(&used), &new_key()).await;
+    let ended = std::sync::Mutex::new(Vec::new());
+    for _ in 0..2 {
+        let audit = |state: &TokenState| {
+            ended.lock().unwrap().push(state.token.name.to_string());
+            let payload = b"{}".to_vec();
+            Ok(muster::store::Append { log: "test".to_owned(), payload })
+        };
+        tokens.world.registry.record_ended_tokens(tokens.now(), audit).await.unwrap();
+    }
+    assert_eq!(*ended.lock().unwrap(), ["expired", "used"]);
+    // It still names itself to whoever comes with it.
+    assert_eq!(tokens.refused(Some(&used), &new_key()).await, Code::TokenExhausted);
 }
