@@ -5,12 +5,15 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write as _};
+use std::io::{Read, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+#[path = "support/emulator.rs"]
+mod support;
 
 use aws_sdk_sts::Client;
 use aws_sdk_sts::config::retry::RetryConfig;
@@ -23,60 +26,10 @@ use muster::clock::Clock;
 use muster::domain::{InstanceId, Partition, Timestamp};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use support::Emulator;
 use tokio::task::JoinSet;
 
-/// A running emulator. It ends when this does, even if the test is killed: its stdin closes then.
-struct Emulator {
-    child: Child,
-    ready: Value,
-    /// Holds the pid file, and whatever the emulator makes.
-    directory: tempfile::TempDir,
-}
-
 impl Emulator {
-    /// `None` where moto is not installed, which the CI does not accept.
-    fn start(more: &[&str]) -> Option<Self> {
-        let installed = Command::new("localstack/venv").arg("--check").status().unwrap();
-        if !installed.success() {
-            let is_ci = std::env::vars().any(|(name, value)| name == "CI" && value == "true");
-            assert!(!is_ci, "on the CI: moto is not installed, see scripts/install-test-tools");
-            eprintln!("skipped: moto is not installed; `make deps` installs it");
-            return None;
-        }
-        let directory = tempfile::tempdir().unwrap();
-        let mut child = Command::new("localstack/up")
-            .args(["--until-stdin-closes", "--pid-file"])
-            .arg(directory.path().join("pid"))
-            .args(more)
-            .env("MUSTER", env!("CARGO_BIN_EXE_muster"))
-            .env("TMPDIR", directory.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let ready: Value = serde_json::from_str(&line).unwrap();
-        Some(Self { child, ready, directory })
-    }
-
-    fn endpoint(&self) -> &str {
-        let endpoint = self.ready["endpoint"].as_str().unwrap();
-        assert!(endpoint.starts_with("http://127.0.0.1:"), "not on loopback: {endpoint}");
-        endpoint
-    }
-
-    /// What the simulator in front has counted.
-    fn calls(&self) -> Value {
-        let mut stream =
-            TcpStream::connect(self.endpoint().strip_prefix("http://").unwrap()).unwrap();
-        let request = "GET /_sim/calls HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
-    }
-
     fn account(&self, name: &str) -> &str {
         self.ready["accounts"][name].as_str().unwrap()
     }
@@ -155,13 +108,6 @@ impl Emulator {
         stream.read_to_string(&mut answer).unwrap();
         let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
         (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
-    }
-}
-
-impl Drop for Emulator {
-    fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        let _reaped = self.child.wait();
     }
 }
 
