@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn a_rejection_keeps_its_code_and_its_own_hint() {
         let code = Code::DocumentFormUnsupported;
-        let with = |hint| Rejection { code, message: "no".to_owned(), hint };
+        let with = |hint| Rejection { hint, ..Rejection::new(code, "no") };
         assert_eq!(Failure::from(with(None)).hint.as_deref(), Some(code.remedy()));
         let own = Failure::from(with(Some("own".to_owned())));
         assert_eq!((own.hint.as_deref(), own.exit), (Some("own"), Exit::No));

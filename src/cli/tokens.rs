@@ -172,7 +172,11 @@ impl Add {
         };
         // Before the server makes a token that could not be kept.
         let out = self.out.as_deref().map(output::SecretFile::create).transpose()?;
-        let mut value = call_one(&self.server.data_dir, &Command::TokensAdd(wanted))?;
+        let added = call_one(&self.server.data_dir, &Command::TokensAdd(wanted));
+        if let (Err(_), Some(file)) = (&added, &out) {
+            file.take_back();
+        }
+        let mut value = added?;
         if let (Some(file), Some(members)) = (out, value.as_object_mut()) {
             let secret = members.remove("token");
             let secret = Zeroizing::new(

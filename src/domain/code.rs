@@ -196,6 +196,8 @@ codes! {
         "The token is for other networks than the one that the node comes from; behind a balancer the server needs the PROXY protocol to see it.";
     TokenOtherPolicy = "TOKEN_OTHER_POLICY", Denied, "PERMISSION_DENIED",
         "The node names another policy than the one that its token, or its enrollment, is for; leave `--policy` out, or name that one.";
+    TokenChanged = "TOKEN_CHANGED", Stale, "ABORTED",
+        "The token was changed while this node was judged; it asks again at once.";
     ComeBackRefused = "COME_BACK_REFUSED", Denied, "PERMISSION_DENIED",
         "The node's certificate has ended, and its policy does not let it back in by its key alone; it needs a token, or the policy `come_back`.";
 

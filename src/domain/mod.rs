@@ -21,7 +21,9 @@ pub use identifier::{
 pub use key::{InvalidPublicKey, KeyDigest, PublicKey};
 pub use spiffe::{InvalidSpiffeId, SpiffeId, TrustDomain};
 pub use timestamp::{InvalidTime, Lifetime, Timestamp};
-pub use token::{InvalidToken, InvalidTokenKey, Token, TokenKey, TokenOrigin, TokenSecret};
+pub use token::{
+    InvalidToken, InvalidTokenKey, Token, TokenKey, TokenOrigin, TokenSecret, is_plain_network,
+};
 
 use serde::{Deserialize, Deserializer};
 

@@ -208,6 +208,13 @@ impl Token {
         self.expires_at.map(|end| end.since(self.created_at))
     }
 
+    /// Whether a node that was judged by `other` would be judged the same by this, but for its end and
+    /// the number of its uses.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let Self { expires_at, max_uses, .. } = self.clone();
+        Self { expires_at, max_uses, ..other.clone() } == *self
+    }
+
     /// Whether it has ended.
     pub fn has_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|end| now >= end)
@@ -218,6 +225,17 @@ impl Token {
         let is_in = |address: IpAddr| self.cidrs.iter().any(|network| network.contains(&address));
         self.cidrs.is_empty() || source.map(|address| address.to_canonical()).is_some_and(is_in)
     }
+}
+
+/// Whether a network is written as what it is: by its first address, and an IPv4 one as such. Sources
+/// are compared as IPv4 wherever they can be, so one that is mapped into IPv6 would match nobody, and in
+/// a prohibition that is nobody prohibited.
+pub fn is_plain_network(network: &IpNet) -> bool {
+    let is_mapped = match network {
+        IpNet::V4(_) => false,
+        IpNet::V6(network) => network.addr().to_ipv4_mapped().is_some(),
+    };
+    *network == network.trunc() && !is_mapped
 }
 
 #[cfg(test)]

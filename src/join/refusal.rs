@@ -115,7 +115,7 @@ impl Stop {
 
     /// Security events are about evidence that verified and still does not fit (I17).
     #[expect(clippy::wildcard_enum_match_arm, reason = "all other codes are no security events")]
-    fn class(&self, account_is_known: bool, is_renewal: bool) -> Class {
+    fn class(&self, is_known: bool, is_renewal: bool) -> Class {
         let is_security = match self.code() {
             Code::EnrollmentConflict
             | Code::CloneSuspected
@@ -130,16 +130,7 @@ impl Stop {
             Code::KeyInUse => !is_renewal,
             _ => false,
         };
-        // Nobody is told these who does not hold the token's secret, or the key of a node.
-        let is_of_known = matches!(
-            self.code(),
-            Code::TokenExpired
-                | Code::TokenExhausted
-                | Code::TokenNotFromHere
-                | Code::TokenOtherPolicy
-                | Code::ComeBackRefused
-        );
-        match (is_security, account_is_known || is_of_known) {
+        match (is_security, is_known) {
             (true, _) => Class::Security,
             (false, true) => Class::Known,
             (false, false) => Class::Noise,
@@ -351,7 +342,13 @@ pub(super) async fn write(
         (Some(partition), Some(account)) => policies.names_account(partition, account),
         _ => false,
     };
-    let (code, class) = (stop.code(), stop.class(account_is_known, trace.presented.is_some()));
+    // The holder of one of our tokens is no stranger, nor is the holder of a node's key.
+    let mut token = trace.token.clone();
+    if let Stop::Rejected(rejection) = &stop {
+        token = token.or_else(|| rejection.token.clone());
+    }
+    let is_known = account_is_known || token.is_some() || trace.node_id.is_some();
+    let (code, class) = (stop.code(), stop.class(is_known, trace.presented.is_some()));
     let mut refusal = Refusal {
         code: code.outward(),
         recorded: code,
@@ -370,8 +367,13 @@ pub(super) async fn write(
             .with("bound_at", conflict.bound_at.map(|at| at.to_string()));
     }
     log(&stop, class, &id, &trace);
-    let subject = trace.instance_id.as_deref().unwrap_or("unverified");
-    if let Err(unavailable) = audit.refuse(record, subject).await {
+    // One token makes as many subjects as somebody makes keys.
+    let subject = match (&token, &trace.instance_id) {
+        (Some(token), _) => format!("token {token}"),
+        (None, Some(instance)) => instance.clone(),
+        (None, None) => "unverified".to_owned(),
+    };
+    if let Err(unavailable) = audit.refuse(record, &subject).await {
         error!(join.correlation_id = %id, error = %unavailable, "a refusal could not be recorded");
     }
     refusal.correlation_id = Some(id);

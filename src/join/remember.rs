@@ -4,7 +4,7 @@
 use super::Attempt;
 use super::refusal::Stop;
 use crate::methods::{ClaimValues, Enrolled, JoinMethod, Remembered};
-use crate::registry::{Enrollment, Registry};
+use crate::registry::{Enrollment, Registry, State};
 use crate::store::StoreUnavailable;
 
 /// At a join: the token that the evidence names, and the enrollment of the node's key where the
@@ -53,5 +53,6 @@ fn enrolled(
     let values =
         ClaimValues::from_json(declaration, &node.claims).map_err(|error| unreadable(&error))?;
     let policy = node.policy.parse().map_err(|error| unreadable(&error))?;
-    Ok(Some(Enrolled { subject: node.subject.clone(), values, epoch: node.epoch, policy }))
+    let (subject, is_bound) = (node.subject.clone(), node.state == State::Bound);
+    Ok(Some(Enrolled { subject, values, epoch: node.epoch, policy, is_bound }))
 }

@@ -74,6 +74,15 @@ pub struct Rejection {
     pub message: String,
     /// What the node may be told about its own evidence.
     pub hint: Option<String>,
+    /// The token whose secret the node has shown to hold, if it has.
+    pub token: Option<TokenName>,
+}
+
+impl Rejection {
+    /// A rejection of evidence by which nothing was proven.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), hint: None, token: None }
+    }
 }
 
 /// Something that the method needs did not answer: an outage, never a denial.
@@ -107,6 +116,8 @@ pub struct Enrolled {
     pub epoch: Timestamp,
     /// By which policy.
     pub policy: PolicyName,
+    /// Whether it stands; otherwise an operator has forgotten it.
+    pub is_bound: bool,
 }
 
 /// What a node presented on one stream. No `Debug`: evidence holds a session token.

@@ -9,6 +9,7 @@ use super::finding::{FindingCode, Place, Report, quoted};
 use super::glob::Glob;
 use super::rule::{Effect, TagTest, Test};
 use super::yaml::{Content, Node};
+use crate::domain::is_plain_network;
 use crate::methods::{Field, Kind, Presence};
 
 /// How a field of this kind may look.
@@ -115,9 +116,9 @@ pub(super) fn networks(name: &str, node: &Node, report: &mut Report) -> Option<V
     let mut is_whole = true;
     for (text, item) in decode::texts(node, name, "[10.0.0.0/8]", report)? {
         match text.parse::<IpNet>() {
-            Ok(network) if network == network.trunc() => networks.push(network),
+            Ok(network) if is_plain_network(&network) => networks.push(network),
             Ok(network) => {
-                let expected = format!("`{}`", network.trunc());
+                let expected = format!("`{}`, and IPv4 as IPv4", network.trunc());
                 let _reported: Option<()> = invalid(item, name, &expected, report);
                 is_whole = false;
             }

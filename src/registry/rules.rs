@@ -278,11 +278,21 @@ fn come_back(
     change: Change,
     now: Timestamp,
 ) -> Result<Change, Box<Conflict>> {
-    let refused = |message: &str| Err(Conflict::new(Code::ComeBackRefused, message, enrollment));
+    let refused = |message: &str| {
+        let mut conflict = Conflict::new(Code::ComeBackRefused, message, enrollment);
+        // What the policy says is for the operator.
+        conflict.hint = "the node has to join with a token";
+        Err(conflict)
+    };
     let (Some(node), Change::Repeat | Change::Reorder) = (enrollment, change) else {
         return refused("no node is enrolled with this key");
     };
-    if change == Change::Repeat {
+    // The key's own certificate is no news to it, however old: a reply was lost (I5).
+    let key = approval.order().public_key.digest();
+    let own = node.issues().find(|issue| issue.key() == key);
+    let is_there =
+        own.is_some_and(|own| now <= own.order.not_after && says_the_same(node, own, approval));
+    if change == Change::Repeat || (is_there && node.state == State::Bound) {
         return Ok(Change::Repeat);
     }
     let Some(terms) = approval.come_back() else {
@@ -320,13 +330,19 @@ fn use_token(
     let Some(known) = &view.token else {
         return refused(Code::TokenUnknown, format!("the token `{name}` was removed"));
     };
+    // Its end and its uses are judged as they are now; the rest was judged as it was then.
+    if !known.token.says_the_same(asked) {
+        return refused(Code::TokenChanged, format!("the token `{name}` was changed meanwhile"));
+    }
     if known.token.has_expired(now) {
         return refused(Code::TokenExpired, format!("the token `{name}` has ended"));
     }
     let used = Some(TokenUse::from(asked));
     let is_again = match change {
         Change::Repeat => true,
-        Change::Reorder => view.enrollment().is_some_and(|node| node.token == used),
+        Change::Reorder => {
+            view.enrollment().is_some_and(|node| node.state == State::Bound && node.token == used)
+        }
         Change::Enroll
         | Change::ComeBack
         | Change::Rebind
@@ -440,14 +456,17 @@ pub(super) fn is_worth_repeating(
     approval: &Approval,
     now: Timestamp,
 ) -> bool {
-    let stored = &issue.order;
+    says_the_same(enrollment, issue, approval) && issue.is_young(now)
+}
+
+/// Whether the answer that is stored is the one that would be given now, but for its times.
+fn says_the_same(enrollment: &Enrollment, issue: &Issue, approval: &Approval) -> bool {
     enrollment.policy == approval.policy().as_str()
         && enrollment.method == approval.method()
         && enrollment.strength >= approval.strength()
         && enrollment.roles == approval.roles()
         && enrollment.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).eq(approval.labels())
-        && is_same_content(stored, approval.order())
-        && issue.is_young(now)
+        && is_same_content(&issue.order, approval.order())
 }
 
 /// Whether two orders differ in nothing but serial and times.

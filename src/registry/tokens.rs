@@ -121,7 +121,7 @@ impl Registry {
         tokens: &[Token],
         audit: impl Fn(&Token, bool) -> Result<Append, StoreUnavailable>,
     ) -> Result<Vec<TokenName>, StoreUnavailable> {
-        let mut taken = Vec::new();
+        let mut names_taken = Vec::new();
         let known = self.token_entries().await?;
         for (key, entry, version) in &known {
             let is_gone = tokens.iter().all(|token| token.name != entry.token.name);
@@ -136,29 +136,34 @@ impl Registry {
             }
         }
         for token in tokens {
+            let mut token = token.clone();
             let found = known.iter().find(|(_, entry, _)| entry.token.name == token.name);
             let (key, condition) = match found {
                 Some((key, entry, version)) if entry.token.origin == TokenOrigin::Static => {
-                    if is_same(&entry.token, token) {
+                    if is_the_secret_of(&entry.token, &token) {
+                        // Another word about the same secret makes no later token of it.
+                        token.created_at = entry.token.created_at;
+                    }
+                    if entry.token == token {
                         continue;
                     }
                     (key.clone(), Condition::Unchanged(key.clone(), *version))
                 }
                 Some(_) => {
-                    taken.push(token.name.clone());
+                    names_taken.push(token.name.clone());
                     continue;
                 }
                 None => (token_key(&token.name), Condition::Absent(token_key(&token.name))),
             };
             let transaction = Transaction {
                 conditions: vec![condition],
-                puts: vec![Put { key, ..put_token(token)? }],
-                appends: vec![audit(token, true)?],
+                puts: vec![Put { key, ..put_token(&token)? }],
+                appends: vec![audit(&token, true)?],
                 ..Transaction::default()
             };
             self.commit_or_leave(transaction).await?;
         }
-        Ok(taken)
+        Ok(names_taken)
     }
 
     /// Writes down, once for each, which tokens have expired or are used up.
@@ -267,7 +272,9 @@ impl TokenView {
         now: Timestamp,
         transaction: &mut Transaction,
     ) -> Result<(), StoreUnavailable> {
-        let expires_at = kept_until(&self.token);
+        // The secret of a static token may be given another end: then its uses still count.
+        let is_static = self.token.origin == TokenOrigin::Static;
+        let expires_at = kept_until(&self.token).filter(|_| !is_static);
         let below = self.token.max_uses.map_or(u64::MAX, u64::from);
         transaction.counts.push(Count { key: uses_key(&self.token), below, expires_at });
         transaction.puts.push(Put { expires_at, ..put(&used_key(&self.token), &now)? });
@@ -275,9 +282,8 @@ impl TokenView {
     }
 }
 
-/// Whether a line of the file says what it said before; when it was first read does not count.
-fn is_same(known: &Token, read: &Token) -> bool {
-    Token { created_at: known.created_at, ..read.clone() } == *known
+fn is_the_secret_of(known: &Token, read: &Token) -> bool {
+    known.public_key == read.public_key
 }
 
 fn kept_until(token: &Token) -> Option<Timestamp> {

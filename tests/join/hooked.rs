@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, Mutex};
 
-use muster::domain::TokenName;
+use muster::domain::{Token, TokenName};
 use muster::registry::{Lock, Registry};
 use muster::store::{
-    CommitError, Committed, Key, LogEntry, MemoryStore, Page, Store, StoreUnavailable, Transaction,
-    Versioned,
+    Append, CommitError, Committed, Key, LogEntry, MemoryStore, Page, Store, StoreUnavailable,
+    Transaction, Versioned,
 };
 
 /// A store in memory in which something happens once, between two steps of a join.
@@ -19,6 +19,8 @@ pub(crate) struct Hooked {
     pub(crate) lock_before_commit: Mutex<Option<Lock>>,
     /// This token is removed just before the next commit.
     pub(crate) removed_before_commit: Mutex<Option<TokenName>>,
+    /// The static tokens are this one from just before the next commit on.
+    pub(crate) changed_before_commit: Mutex<Option<Token>>,
 }
 
 #[async_trait::async_trait]
@@ -48,6 +50,12 @@ impl Store for Hooked {
         if let Some(lock) = lock {
             let inner = Arc::clone(&self.inner) as Arc<dyn Store>;
             Registry::new(inner).lock(&[lock], || Ok(vec![])).await?;
+        }
+        let changed = self.changed_before_commit.lock().unwrap().take();
+        if let Some(token) = changed {
+            let inner = Arc::clone(&self.inner) as Arc<dyn Store>;
+            let log = |_: &Token, _| Ok(Append { log: "test".to_owned(), payload: b"{}".to_vec() });
+            Registry::new(inner).keep_static_tokens(&[token], log).await?;
         }
         let removed = self.removed_before_commit.lock().unwrap().take();
         if let Some(name) = removed {

@@ -264,18 +264,23 @@ async fn a_captured_join_cannot_be_used_again() {
     }
     // The token's part of it under a thief's own key, which he can prove to have.
     let thief = new_key();
-    for purpose in [Purpose::Join, Purpose::Renew] {
-        let Attempt { start, channel, nonce, source, .. } = attempt(None, &thief, "");
-        let binding = KeyBinding::new(purpose, &channel, &nonce, "token", "", &start.public_key);
+    let with_old_signature = |key: &KeyPair, channel, nonce| {
+        let spki = key.subject_public_key_info();
+        let start = Start::parse("", "token", &spki, "").unwrap();
+        let binding =
+            KeyBinding::new(Purpose::Join, &channel, &nonce, "token", "", &start.public_key);
         let evidence = captured.evidence.clone();
-        let pop = thief.sign(&pop_message(&binding, &evidence)).unwrap();
-        let stolen = Attempt { start, channel, nonce, evidence, pop, source };
+        let pop = key.sign(&pop_message(&binding, &evidence)).unwrap();
+        Attempt { start, channel, nonce, evidence, pop, source: captured.source }
+    };
+    for stolen in [
+        with_old_signature(&thief, [1; 32], [2; 32]),
+        // Not even the node itself can use it on another connection, or for another challenge.
+        with_old_signature(&key, [9; 32], [2; 32]),
+        with_old_signature(&key, [1; 32], [9; 32]),
+    ] {
         let refusal = tokens.world.joins.admit(&stolen).await.unwrap_err();
-        let expected = match purpose {
-            Purpose::Join => Code::TokenUnknown,
-            Purpose::Renew | Purpose::Login => Code::PossessionNotProven,
-        };
-        assert_eq!(tokens.world.code_of(&refusal).await, expected);
+        assert_eq!(tokens.world.code_of(&refusal).await, Code::TokenUnknown);
     }
     assert_eq!(tokens.state(&secret).await.uses, 0);
     tokens.admitted(Some(&secret), &key).await;
@@ -300,9 +305,11 @@ async fn a_bound_name_goes_to_the_later_token() {
     assert_eq!(taken.enrollment.node_id, admission.enrollment.node_id);
     assert_eq!(taken.enrollment.history.last().unwrap().what, "rebound");
     assert_eq!(tokens.refused(Some(&first), &new_key()).await, Code::EpochStale);
-    // The one that was put out cannot renew: its certificate was revoked with its key.
+    // The one that was put out cannot renew: its certificate was revoked with its key. Nor can it lock
+    // out the one that has the name now.
     let refusal = tokens.renew(&shown(&admission), "web", &new_key()).await.unwrap_err();
     assert_eq!(tokens.world.code_of(&refusal).await, Code::CloneSuspected);
+    tokens.renew(&shown(&taken), "web", &new_key()).await.unwrap();
 }
 
 // After it has joined a node needs no token: it renews by certificate and key.
@@ -345,10 +352,11 @@ async fn a_node_comes_back_by_its_key_where_its_policy_lets_it() {
     let secret = tokens.token("once", |_| ()).await;
     let key = new_key();
     let first = tokens.admitted(Some(&secret), &key).await;
-    // While the certificate lives it is repeated, and then renewed.
-    assert_eq!(serial(&tokens.admitted(None, &key).await), serial(&first));
-    tokens.pass(Lifetime::from_hours(8));
-    assert_eq!(tokens.refused(None, &key).await, Code::ComeBackRefused);
+    // While the certificate lives it is repeated, to its own key: a reply may have been lost.
+    for hours in [1, 8] {
+        assert_eq!(serial(&tokens.admitted(None, &key).await), serial(&first));
+        tokens.pass(Lifetime::from_hours(hours));
+    }
     for times in 1..=2 {
         tokens.pass(Lifetime::from_days(6));
         let back = tokens.admitted(None, &key).await;
@@ -444,4 +452,94 @@ async fn the_end_of_a_token_is_recorded_once() {
     assert_eq!(*ended.lock().unwrap(), ["expired", "used"]);
     // It still names itself to whoever comes with it.
     assert_eq!(tokens.refused(Some(&used), &new_key()).await, Code::TokenExhausted);
+}
+
+// Nor with the token that it has used up: what was forgotten is no longer the node that it was used for.
+#[tokio::test]
+async fn a_spent_token_does_not_bring_back_who_was_forgotten() {
+    let tokens = Tokens::new();
+    let (secret, key) = (tokens.token("once", |_| ()).await, new_key());
+    let admission = tokens.admitted(Some(&secret), &key).await;
+    tokens.world.forget(&admission).await;
+    assert_eq!(tokens.refused(Some(&secret), &key).await, Code::TokenExhausted);
+    assert_eq!(tokens.state(&secret).await.uses, 1);
+}
+
+// A name that was given by hand goes no further than the policy that it was given for, and does not
+// outlive its being forgotten.
+#[tokio::test]
+async fn a_given_name_does_not_travel() {
+    let tokens = Tokens::new();
+    let bound: Amend = |token| token.node = Some("db-1".parse().unwrap());
+    let (first, key) = (tokens.token("first", bound).await, new_key());
+    let admission = tokens.admitted(Some(&first), &key).await;
+    let elsewhere: Amend = |token| token.policy = "strict".parse().unwrap();
+    let other = tokens.token("strict-1", elsewhere).await;
+    assert_eq!(tokens.refused(Some(&other), &key).await, Code::KeyInUse);
+    tokens.pass(Lifetime::from_minutes(1));
+    tokens.world.forget(&admission).await;
+    let unbound = tokens.token("unbound", |_| ()).await;
+    assert_eq!(tokens.refused(Some(&unbound), &key).await, Code::KeyInUse);
+}
+
+// The next certificate was made, its reply lost, and the node went off: its next key still gets it.
+#[tokio::test]
+async fn a_lost_reply_of_a_renewal_does_not_keep_a_node_out() {
+    let tokens = Tokens::new();
+    let secret = tokens.token("once", |_| ()).await;
+    let first = tokens.admitted(Some(&secret), &new_key()).await;
+    tokens.pass(Lifetime::from_hours(8));
+    let next_key = new_key();
+    let lost = tokens.renew(&shown(&first), "web", &next_key).await.unwrap();
+    tokens.pass(Lifetime::from_hours(6));
+    assert_eq!(serial(&tokens.admitted(None, &next_key).await), serial(&lost));
+}
+
+// What a decision was made on is what the token still says when it is recorded.
+#[tokio::test]
+async fn a_token_that_is_changed_meanwhile_is_judged_anew() {
+    let store = Arc::new(Hooked::default());
+    let tokens = Tokens::on(Arc::clone(&store) as Arc<dyn Store>);
+    let mut written = tokens.state(&tokens.token("ci", |_| ()).await).await.token;
+    let secret = {
+        let name = written.name.clone();
+        tokens.world.registry.remove_token(&name, |_| Ok(Vec::new())).await.unwrap();
+        let seed = Zeroizing::new([7; 32]);
+        TokenSecret::from_seed(name, seed).unwrap()
+    };
+    written.public_key = secret.public_key();
+    written.origin = TokenOrigin::Static;
+    let log = |_: &Token, _: bool| {
+        Ok(muster::store::Append { log: "test".to_owned(), payload: b"{}".to_vec() })
+    };
+    tokens.world.registry.keep_static_tokens(&[written.clone()], log).await.unwrap();
+    let changed = Token { cidrs: vec!["10.0.0.0/8".parse().unwrap()], ..written.clone() };
+    *store.changed_before_commit.lock().unwrap() = Some(changed);
+    assert_eq!(tokens.refused(Some(&secret), &new_key()).await, Code::TokenChanged);
+    // Another word about the same secret makes no later token of it, and no unused one.
+    let back = Token { created_at: tokens.now().plus(Lifetime::from_days(1)), ..written.clone() };
+    tokens.world.registry.keep_static_tokens(&[back], log).await.unwrap();
+    assert_eq!(tokens.state(&secret).await.token.created_at, written.created_at);
+    tokens.admitted(Some(&secret), &new_key()).await;
+    let longer = Token { expires_at: None, ..written.clone() };
+    tokens.world.registry.keep_static_tokens(&[longer], log).await.unwrap();
+    tokens.pass(Lifetime::from_days(300));
+    let now = Some(tokens.now());
+    let sweep = muster::store::Transaction { sweep_expired: now, ..Default::default() };
+    tokens.world.store.commit(sweep).await.unwrap();
+    assert_eq!(tokens.state(&secret).await.uses, 1, "a spent static token stays spent");
+}
+
+// Whoever holds one token can make as many keys as he likes: his refusals are of one subject.
+#[tokio::test]
+async fn the_refusals_of_a_token_are_kept_within_one_quota() {
+    let tokens = Tokens::new();
+    let secret = tokens.token("once", |_| ()).await;
+    tokens.admitted(Some(&secret), &new_key()).await;
+    for _ in 0..80 {
+        tokens.join(Some(&secret), &new_key()).await.unwrap_err();
+    }
+    let known = tokens.world.records(Class::Known).await;
+    let of_it = known.iter().filter(|entry| entry.record.code == Some(Code::TokenExhausted));
+    assert_eq!(of_it.count(), 60);
 }

@@ -29,6 +29,11 @@ impl SecretFile {
         &self.path
     }
 
+    /// Removes the file, which is empty, as there is no secret to keep.
+    pub(super) fn take_back(&self) {
+        let _gone = std::fs::remove_file(&self.path);
+    }
+
     /// Writes the secret, durably.
     pub(super) fn write(mut self, secret: &str) -> Result<(), Failure> {
         self.file

@@ -104,11 +104,11 @@ impl Evidence {
 
 fn malformed(what: fmt::Arguments<'_>) -> Rejection {
     let hint = format!("the proof cannot be read: {what}");
-    Rejection { code: Code::ProofMalformed, message: hint.clone(), hint: Some(hint) }
+    Rejection { hint: Some(hint.clone()), ..Rejection::new(Code::ProofMalformed, hint) }
 }
 
 fn rejection(code: Code, message: &str) -> Rejection {
-    Rejection { code, message: message.to_owned(), hint: None }
+    Rejection::new(code, message)
 }
 
 #[cfg(test)]

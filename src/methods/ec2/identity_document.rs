@@ -58,14 +58,11 @@ impl IdentityDocument {
         let region: Region = members.required("region", "a region such as us-west-2")?;
         let signer = message.signer();
         if region != *signer.region() {
-            return Err(Rejection {
-                code: Code::DocumentRegionMismatch,
-                message: format!(
-                    "the document says {region}, and the certificate that signed it is of {}",
-                    signer.region()
-                ),
-                hint: None,
-            });
+            let message = format!(
+                "the document says {region}, and the certificate that signed it is of {}",
+                signer.region()
+            );
+            return Err(Rejection::new(Code::DocumentRegionMismatch, message));
         }
         let availability_zone = members.identifier("availabilityZone")?;
         if availability_zone.as_ref().is_some_and(|zone| !is_zone_of(zone, &region)) {
@@ -173,11 +170,9 @@ fn rejection_of(error: &InvalidSignedData, length: usize) -> Rejection {
 }
 
 fn unsupported(what: &str) -> Rejection {
-    Rejection {
-        code: Code::DocumentFormUnsupported,
-        message: format!("{what}; {ENDPOINT}"),
-        hint: Some(ENDPOINT.to_owned()),
-    }
+    let message = format!("{what}; {ENDPOINT}");
+    let hint = Some(ENDPOINT.to_owned());
+    Rejection { hint, ..Rejection::new(Code::DocumentFormUnsupported, message) }
 }
 
 fn content(what: &str) -> Rejection {
@@ -185,7 +180,7 @@ fn content(what: &str) -> Rejection {
 }
 
 fn reject(code: Code, message: &str) -> Rejection {
-    Rejection { code, message: message.to_owned(), hint: None }
+    Rejection::new(code, message)
 }
 
 /// Whether a zone's name is the region's and more: `us-west-2a`, `us-west-2-lax-1a`.

@@ -149,11 +149,9 @@ fn claims(document: &IdentityDocument, now: Timestamp) -> Result<Claims, Rejecti
     let epoch = document.pending_time();
     if epoch > now.plus(CLOCK_SKEW) {
         let clocks = format!("the document says {epoch}, the server's clock says {now}");
-        return Err(Rejection {
-            code: Code::DocumentFromFuture,
-            message: format!("the document is from the future: {clocks}"),
-            hint: Some(clocks),
-        });
+        let message = format!("the document is from the future: {clocks}");
+        let hint = Some(clocks);
+        return Err(Rejection { hint, ..Rejection::new(Code::DocumentFromFuture, message) });
     }
     let subject = Subject::new(
         "instance",
@@ -164,11 +162,7 @@ fn claims(document: &IdentityDocument, now: Timestamp) -> Result<Claims, Rejecti
             ("instance_id", document.instance_id().as_str()),
         ],
     )
-    .map_err(|error| Rejection {
-        code: Code::DocumentContentInvalid,
-        message: error.to_string(),
-        hint: None,
-    })?;
+    .map_err(|error| Rejection::new(Code::DocumentContentInvalid, error.to_string()))?;
     let mut values = ClaimValues::default();
     for (name, value) in document.values() {
         if let Some(value) = value {

@@ -74,5 +74,5 @@ impl SignedName {
 
 /// It never repeats what was sent: somebody may have sent a secret.
 fn malformed(what: &str) -> Rejection {
-    Rejection { code: Code::MalformedRequest, message: what.to_owned(), hint: None }
+    Rejection::new(Code::MalformedRequest, what)
 }

@@ -36,6 +36,7 @@ use evidence::{Evidence, SignedName, signed_message};
 
 /// How many digits of a key's digest a node without a name is called by: 128 bits.
 const KEY_DIGITS: usize = 32;
+const KEY_PREFIX: &str = "k-";
 
 /// What rules may ask of a token and of who comes with it.
 pub(super) const DECLARATION: Declaration = Declaration {
@@ -92,18 +93,19 @@ fn by_token(signed: &SignedName, presented: &Presented<'_>) -> Result<Claims, Re
         .filter(|token| token.public_key.verifies(&message, &signed.signature))
         .ok_or_else(|| {
             let text = format!("no token `{}` of this secret is on record", signed.name);
-            rejected(Code::TokenUnknown, text)
+            Rejection { hint: Some(text.clone()), ..Rejection::new(Code::TokenUnknown, text) }
         })?;
     if let Some(end) = token.expires_at.filter(|_| token.has_expired(presented.now)) {
         return Err(rejected(
             Code::TokenExpired,
+            token,
             format!("the token `{}` ended at {end}", token.name),
         ));
     }
     if !token.may_come_from(presented.source) {
         let from = presented.source.map_or_else(|| "nowhere".to_owned(), |from| from.to_string());
         let text = format!("the token `{}` is not for use from {from}", token.name);
-        return Err(rejected(Code::TokenNotFromHere, text));
+        return Err(rejected(Code::TokenNotFromHere, token, text));
     }
     let subject = subject(token, presented)?;
     // The same node may come with an older token that is still good; its run does not go back.
@@ -114,15 +116,21 @@ fn by_token(signed: &SignedName, presented: &Presented<'_>) -> Result<Claims, Re
 
 fn subject(token: &Token, presented: &Presented<'_>) -> Result<Subject, Rejection> {
     let named = token.node.as_ref().map(|node| node.as_str().to_owned());
-    if let (None, Some(known)) = (&named, &presented.remembered.node) {
+    // Who is on record by this key stays who he is. A name that was given by hand goes no further than
+    // the policy that it was given for, and not beyond its being forgotten.
+    let known = presented.remembered.node.as_ref().filter(|known| {
+        let has_own_name = known.subject.name().starts_with(KEY_PREFIX);
+        has_own_name || (known.is_bound && known.policy == token.policy)
+    });
+    if let (None, Some(known)) = (&named, known) {
         return Ok(known.subject.clone());
     }
     let name = named.unwrap_or_else(|| {
         let digits = presented.key.to_string();
-        format!("k-{}", digits.get(..KEY_DIGITS).unwrap_or(&digits))
+        format!("{KEY_PREFIX}{}", digits.get(..KEY_DIGITS).unwrap_or(&digits))
     });
     Subject::new("node", [("node", name.as_str())])
-        .map_err(|error| rejected(Code::MalformedRequest, error.to_string()))
+        .map_err(|error| Rejection::new(Code::MalformedRequest, error.to_string()))
 }
 
 fn claims(token: &Token, subject: Subject, epoch: Timestamp, presented: &Presented<'_>) -> Claims {
@@ -155,12 +163,12 @@ pub fn claims_of(token: &Token, source: Option<IpAddr>) -> ClaimValues {
 
 /// A node that shows no more than its key is who it was, from where it is now.
 fn by_key(presented: &Presented<'_>) -> Result<Claims, Rejection> {
-    let Some(Enrolled { subject, values, epoch, policy }) = presented.remembered.node.clone()
-    else {
+    let Some(known) = presented.remembered.node.clone() else {
         let text = "the evidence holds no token, and no node with this key is on record";
-        return Err(rejected(Code::TokenUnknown, text.to_owned()));
+        let hint = Some(text.to_owned());
+        return Err(Rejection { hint, ..Rejection::new(Code::TokenUnknown, text) });
     };
-    let mut values = values;
+    let Enrolled { subject, mut values, epoch, policy, is_bound: _ } = known;
     come_from(&mut values, presented.source);
     Ok(Claims::assertion(DECLARATION.name, subject, values, epoch).resting_on(Basis::Key(policy)))
 }
@@ -176,9 +184,9 @@ fn come_from(values: &mut ClaimValues, source: Option<IpAddr>) {
     }
 }
 
-/// The node may read it all: it is of the token that it holds.
-fn rejected(code: Code, message: String) -> Rejection {
-    Rejection { code, hint: Some(message.clone()), message }
+/// The node may read it all: it is of the token that it has shown to hold.
+fn rejected(code: Code, token: &Token, message: String) -> Rejection {
+    Rejection { code, hint: Some(message.clone()), message, token: Some(token.name.clone()) }
 }
 
 #[cfg(test)]

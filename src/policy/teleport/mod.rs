@@ -61,9 +61,12 @@ impl NotCarried {
 pub fn import_teleport(file: &str, text: &str, import: &mut Import) {
     let mut report = Report::default();
     let nodes = yaml::parse(file, text, &mut report);
+    // What is left of a broken file may say less than its author meant, or more.
+    let nodes = if report.has_errors() { Vec::new() } else { nodes };
     for finding in report.into_findings() {
         // Without its words: they may repeat what is a secret here.
-        let message = format!("the file cannot be read from here on [{}]", finding.code);
+        let message =
+            format!("nothing of this file is read because of this place [{}]", finding.code);
         import.losses.push(ImportNote { place: finding.place, message });
     }
     for node in &nodes {

@@ -20,6 +20,9 @@ impl<'n> Rule<'n> {
     /// it would admit more.
     pub(super) fn read(node: &'n Node) -> Result<Self, NotCarried> {
         const KNOWN: &[&str] = &["aws_account", "aws_regions", "aws_role"];
+        if !matches!(node.content, Content::Mapping(_)) {
+            return Err(NotCarried::at(node, "this is no rule"));
+        }
         for (key, value) in entries(node) {
             if !KNOWN.contains(&key) && !value.is_null() {
                 let message = format!("a rule with `{key}` is not carried over");

@@ -6,7 +6,9 @@ use zeroize::Zeroizing;
 use super::Caller;
 use super::commands::{Local, checked_reason};
 use super::protocol::{LocalError, TokenWanted};
-use crate::domain::{Code, Lifetime, Timestamp, Token, TokenName, TokenOrigin, TokenSecret};
+use crate::domain::{
+    Code, Lifetime, Timestamp, Token, TokenName, TokenOrigin, TokenSecret, is_plain_network,
+};
 use crate::registry::{AddTokenError, TokenState};
 use crate::server::tokens::{faults, record};
 
@@ -114,6 +116,7 @@ fn check(wanted: &TokenWanted) -> Result<(), LocalError> {
     let is_ok = wanted.ttl.is_none_or(|ttl| ttl.seconds() > 0 && ttl <= TTL_MAX)
         && wanted.max_uses != Some(0)
         && wanted.cidrs.len() <= CIDRS_MAX
+        && wanted.cidrs.iter().all(is_plain_network)
         && wanted.labels.len() <= LABELS_MAX
         && wanted
             .labels
@@ -123,8 +126,8 @@ fn check(wanted: &TokenWanted) -> Result<(), LocalError> {
     if is_ok {
         return Ok(());
     }
-    let message = "a token lives for 1s to 3650d, has at least 1 use, at most 64 networks and 64 \
-                   labels, and its texts are lines of at most 500 bytes";
+    let message = "a token lives for 1s to 3650d, has at least 1 use, at most 64 networks (by \
+                   their first addresses, IPv4 as IPv4) and 64 labels, and its texts are lines of at most 500 bytes";
     Err(LocalError::new(Code::MalformedRequest, message))
 }
 

@@ -3,7 +3,7 @@
 pub(super) mod faults;
 mod static_file;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,32 +15,52 @@ use crate::domain::{Timestamp, Token};
 use crate::join::JoinService;
 use crate::registry::TokenState;
 
-/// How often the file of static tokens is looked at, and tokens for having ended.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How often the file of static tokens is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// After how many of these looks the tokens are looked through for those that have ended.
+const LOOKS_FOR_ENDS: u64 = 5;
 
 /// What the task works on.
 pub(super) struct TokenKeeper {
     joins: Arc<JoinService>,
     /// The file of static tokens, if there is one.
     file: Option<PathBuf>,
+    /// Its text when it was last looked at.
+    seen: String,
 }
 
 impl TokenKeeper {
-    /// Begins with the tokens of the file. One that is broken is an error here; later the tokens of the
-    /// last good one stay, loudly.
+    /// Begins with the tokens of the file, or takes them all away where there is no file any more. One
+    /// that is broken is an error here; later the tokens of the last good one stay, loudly.
     pub(super) async fn start(
         joins: &Arc<JoinService>,
         file: Option<PathBuf>,
     ) -> Result<Self, String> {
-        let keeper = Self { joins: Arc::clone(joins), file };
-        keeper.load().await.map(|()| keeper)
+        let text = match &file {
+            Some(file) => static_file::read(file)?,
+            None => String::new(),
+        };
+        let keeper = Self { joins: Arc::clone(joins), file, seen: text };
+        keeper.put_in_force().await.map(|()| keeper)
     }
 
-    /// Puts the tokens of the file in force.
-    async fn load(&self) -> Result<(), String> {
+    /// Looks at the file. A change counts when two looks see the same: it may be half written.
+    async fn look(&mut self) -> Result<(), String> {
         let Some(file) = &self.file else { return Ok(()) };
+        let text = static_file::read(file)?;
+        if text == self.seen {
+            return self.put_in_force().await;
+        }
+        self.seen = text;
+        Ok(())
+    }
+
+    async fn put_in_force(&self) -> Result<(), String> {
         let now = self.joins.clock.now();
-        let tokens = static_file::read(file, now)?;
+        let tokens = static_file::parse(&self.seen, now).map_err(|problem| {
+            let file = self.file.as_deref().unwrap_or(Path::new(""));
+            format!("{}: {problem}", file.display())
+        })?;
         let audit = |token: &Token, is_added: bool| {
             let kind = if is_added { "token-add" } else { "token-remove" };
             self.joins.audit.append(&record(kind, token, now))
@@ -53,14 +73,15 @@ impl TokenKeeper {
     }
 
     /// Follows the file, and writes down which tokens have ended, until `stop` says so.
-    pub(super) async fn run(self, mut stop: watch::Receiver<bool>) {
+    pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut last_problem = None;
+        let mut looks: u64 = 0;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
                 _ = stop.wait_for(|stop| *stop) => return,
             }
-            let problem = self.load().await.err();
+            let problem = self.look().await.err();
             match (&problem, &last_problem) {
                 (Some(problem), last) if last.as_ref() != Some(problem) => {
                     error!(error = %problem, "the static tokens were not loaded: those before stay");
@@ -69,6 +90,10 @@ impl TokenKeeper {
                 _ => {}
             }
             last_problem = problem;
+            looks += 1;
+            if !looks.is_multiple_of(LOOKS_FOR_ENDS) {
+                continue;
+            }
             let now = self.joins.clock.now();
             let audit = |state: &TokenState| self.joins.audit.append(&ended(state, now));
             if let Err(error) = self.joins.registry.record_ended_tokens(now, audit).await {

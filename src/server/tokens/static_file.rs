@@ -8,7 +8,9 @@ use std::path::Path;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::domain::{NodeName, PolicyName, Timestamp, Token, TokenKey, TokenName, TokenOrigin};
+use crate::domain::{
+    NodeName, PolicyName, Timestamp, Token, TokenKey, TokenName, TokenOrigin, is_plain_network,
+};
 use crate::server::config;
 
 /// The most tokens of a file.
@@ -47,11 +49,10 @@ enum Uses {
     Word(String),
 }
 
-/// Reads the file: whole, or not at all.
-pub(super) fn read(path: &Path, now: Timestamp) -> Result<Vec<Token>, String> {
+/// The text of the file, if nobody else could have written it.
+pub(super) fn read(path: &Path) -> Result<String, String> {
     check_owner(path)?;
-    let text = config::read(path).map_err(|error| error.to_string())?;
-    parse(&text, now).map_err(|problem| format!("{}: {problem}", path.display()))
+    config::read(path).map_err(|error| error.to_string())
 }
 
 fn check_owner(path: &Path) -> Result<(), String> {
@@ -69,7 +70,8 @@ fn check_owner(path: &Path) -> Result<(), String> {
     ))
 }
 
-fn parse(text: &str, now: Timestamp) -> Result<Vec<Token>, String> {
+/// Reads the tokens: whole, or not at all.
+pub(super) fn parse(text: &str, now: Timestamp) -> Result<Vec<Token>, String> {
     let file: File = toml::from_str(text).map_err(|error| error.message().to_owned())?;
     if file.token.len() > TOKENS_MAX {
         return Err(format!("more than {TOKENS_MAX} tokens"));
@@ -104,6 +106,10 @@ impl Written {
                 return Err("max_uses: expected a number from 1 on, or \"unlimited\"".to_owned());
             }
         };
+        if let Some(network) = self.cidrs.iter().find(|network| !is_plain_network(network)) {
+            let first = network.trunc();
+            return Err(format!("cidrs: expected {first}, and IPv4 as IPv4"));
+        }
         Ok(Token {
             name: self.name,
             public_key: self.public_key,
