@@ -5,6 +5,7 @@ mod attester;
 mod config;
 mod daemon;
 mod join;
+mod machine;
 mod outside;
 mod plan;
 mod reload;
@@ -13,6 +14,7 @@ mod state;
 pub use config::{AgentConfig, AgentOverrides, EXAMPLE, TrustSource, UnusableConfig, read_trust};
 pub use daemon::{AgentOptions, Event, Wish, run};
 pub use join::{JoinOptions, join};
+pub use machine::MachineId;
 pub use state::*;
 
 #[cfg(test)]

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use super::attester::{Ec2Attester, IdentityRole};
 use super::join::random_part;
+use super::machine::MachineId;
 use super::state::{InstanceIdentity, NodeKey};
 use crate::aws::Imds;
 use crate::client::{
     ClientIdentity, Connection, Contact, Endpoint, JoinError, Request, ServerTrust,
 };
 use crate::clock::{Clock, Stopwatch};
-use crate::domain::{InstanceId, Timestamp, TrustDomain};
+use crate::domain::{Timestamp, TrustDomain};
 use crate::proto::JoinResult;
 
 /// From this difference on, the clock and the timer do not tell of the same time: the machine slept,
@@ -21,7 +22,7 @@ const JUMP: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ask<'a> {
     /// The instance that asks, for the server's log.
-    pub(super) instance: &'a InstanceId,
+    pub(super) instance: &'a MachineId,
     /// The key that the certificate is for.
     pub(super) key: &'a NodeKey,
     /// At a join the policy asked for; at a renewal that of the node's record.
@@ -75,7 +76,7 @@ pub(super) struct Network {
 impl Outside for Network {
     async fn instance(&self) -> Result<InstanceIdentity, JoinError> {
         let session = self.imds.session().await?;
-        let instance_id = session.instance_id().await?;
+        let instance_id = session.instance_id().await?.into();
         Ok(InstanceIdentity { instance_id, epoch: session.pending_time().await })
     }
 

@@ -35,7 +35,8 @@ pub use key::{NodeKey, SigningFailed};
 pub use record::{AgentRecord, LastError, ReloadRecord, Status, status};
 pub use removal::{Removed, remove};
 
-use crate::domain::{Code, InstanceId, Timestamp};
+use crate::agent::machine::MachineId;
+use crate::domain::{Code, Timestamp};
 use directory::{Directory, Lock};
 
 const LOCK: &str = "lock";
@@ -95,10 +96,10 @@ impl StateUnusable {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InstanceIdentity {
-    /// The instance, as its metadata service names it.
-    pub instance_id: InstanceId,
+    /// The instance, as its metadata service names it, or the host.
+    pub instance_id: MachineId,
     /// Since when it runs: the document's `pendingTime`. Nothing if the metadata service does not
-    /// say, or in state of a version that did not ask.
+    /// say or there is none, or in state of a version that did not ask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Timestamp>,
 }
@@ -180,7 +181,7 @@ impl LockedState {
 /// The state of this instance. No other process has it open.
 pub struct StateDirectory {
     locked: Arc<LockedState>,
-    instance_id: InstanceId,
+    instance_id: MachineId,
     set_aside: Option<PathBuf>,
 }
 
@@ -195,7 +196,7 @@ impl StateDirectory {
     }
 
     /// The instance.
-    pub fn instance_id(&self) -> &InstanceId {
+    pub fn instance_id(&self) -> &MachineId {
         &self.instance_id
     }
 
