@@ -1,4 +1,4 @@
-//! One attempt: ask with the right key, look at the answer, keep it.
+//! One attempt: ask by the right method with the right key, look at the answer, keep it.
 
 use std::time::Duration;
 
@@ -6,28 +6,99 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use serde_json::Value;
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
+use super::method::{MethodList, Way, moves_on};
 use super::outside::{Answer, Ask, Outside};
-use super::state::{CurrentIdentity, Joined, NodeKey, NodeRecord, StateDirectory};
+use super::state::{CurrentIdentity, Joined, NodeKey, NodeRecord, StateDirectory, StateUnusable};
 use crate::client::{ClientIdentity, JoinError, ServerTrust, trust_domain_of};
 use crate::domain::{Code, Timestamp};
 
-/// Joins, and returns what `node.json` says.
+/// An attempt that brought no certificate.
+pub(super) struct Failed {
+    /// How the node asked last; nothing if it did not come so far.
+    pub(super) way: Option<Way>,
+    /// What came of it.
+    pub(super) error: JoinError,
+    /// The ways before it, each of which was denied.
+    pub(super) earlier: Vec<Denied>,
+}
+
+/// A way that was denied, after which another was tried.
+pub(super) struct Denied {
+    pub(super) way: Way,
+    pub(super) error: JoinError,
+}
+
+impl Failed {
+    /// Every code of the attempt.
+    pub(super) fn codes(&self) -> impl Iterator<Item = Code> {
+        self.earlier.iter().map(|denied| denied.error.code).chain([self.error.code])
+    }
+}
+
+impl From<JoinError> for Failed {
+    fn from(error: JoinError) -> Self {
+        Self { way: None, error, earlier: Vec::new() }
+    }
+}
+
+impl From<StateUnusable> for Failed {
+    fn from(error: StateUnusable) -> Self {
+        JoinError::from(error).into()
+    }
+}
+
+/// Joins by the methods of the list in their order, and returns what `node.json` says.
 pub(super) async fn join(
     state: &StateDirectory,
     outside: &impl Outside,
-    policy: &str,
-) -> Result<Value, JoinError> {
+    methods: &MethodList,
+) -> Result<Value, Failed> {
     // A current identity that cannot be read is no reason not to get a new one.
     let current = state.current().ok().flatten();
+    let record = current.as_ref().and_then(CurrentIdentity::record);
+    let starts_over = state.starts_over()?;
     let key = state.key()?;
-    ask(state, outside, &key, policy, current.as_ref(), None).await
+    let mut earlier = Vec::new();
+    let mut ways = methods.ways(record.as_ref(), starts_over, outside.now()).into_iter().peekable();
+    while let Some(way) = ways.next() {
+        let joined = async {
+            let policy = match (way, &record) {
+                // Its enrollment's: a node comes back to where it was.
+                (Way::KeyAlone, Some(record)) => record.policy.clone(),
+                (Way::KeyAlone, None) | (Way::Ec2 | Way::Token, _) => {
+                    outside.policy(way.method()).await?
+                }
+            };
+            ask(
+                state,
+                outside,
+                &Question { way, key: &key, policy: &policy },
+                current.as_ref(),
+                None,
+            )
+            .await
+        };
+        match joined.await {
+            Ok(record) => return Ok(record),
+            Err(error) if ways.peek().is_some() && moves_on(error.code) => {
+                tracing::warn!(
+                    error.type = %error.code,
+                    join.method = way.as_str(),
+                    detail = error.message,
+                    correlation_id = error.correlation_id,
+                    "denied; the next method of the list is tried"
+                );
+                earlier.push(Denied { way, error });
+            }
+            Err(error) => return Err(Failed { way: Some(way), error, earlier }),
+        }
+    }
+    Err(JoinError::rejected(Code::Internal, "no method was left to try").into())
 }
 
-/// Renews the current certificate, and returns what the new `node.json` says.
-pub(super) async fn renew(
-    state: &StateDirectory,
-    outside: &impl Outside,
-) -> Result<Value, JoinError> {
+/// Renews the current certificate by the method that it is of, and returns what the new `node.json`
+/// says.
+pub(super) async fn renew(state: &StateDirectory, outside: &impl Outside) -> Result<Value, Failed> {
     let missing = || JoinError::rejected(Code::StateUnusable, "there is no certificate to renew");
     let current = state.current()?.ok_or_else(missing)?;
     let record = current.record().ok_or_else(missing)?;
@@ -35,22 +106,33 @@ pub(super) async fn renew(
     let key = state.next_key()?;
     let own = state.current_key()?.ok_or_else(missing)?;
     let identity = ClientIdentity::new(current.chain(), own.pkcs8_der());
-    ask(state, outside, &key, &record.policy, Some(&current), Some(&identity)).await
+    let way = Way::to_renew(record.method);
+    let question = Question { way, key: &key, policy: &record.policy };
+    let renewed = ask(state, outside, &question, Some(&current), Some(&identity)).await;
+    renewed.map_err(|error| Failed { way: Some(way), error, earlier: Vec::new() })
+}
+
+/// What the node asks for.
+struct Question<'a> {
+    way: Way,
+    key: &'a NodeKey,
+    policy: &'a str,
 }
 
 async fn ask(
     state: &StateDirectory,
     outside: &impl Outside,
-    key: &NodeKey,
-    policy: &str,
+    question: &Question<'_>,
     current: Option<&CurrentIdentity>,
     identity: Option<&ClientIdentity>,
 ) -> Result<Value, JoinError> {
+    let Question { way, key, policy } = *question;
     let join_root = current.map(CurrentIdentity::join_root).filter(|roots| !roots.is_empty());
     let join_root = join_root.map(ServerTrust::Roots);
     let trust_domain = current.and_then(CurrentIdentity::trust_domain);
     let ask = Ask {
         instance: state.instance_id(),
+        way,
         key,
         policy,
         identity,

@@ -7,8 +7,12 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 
+use super::method::{Method, MethodList};
+use super::network::Means;
+use super::token::{ParameterPath, SsmSettings, TokenSource};
+use crate::aws::Imds;
 use crate::client::{Endpoint, ServerTrust, parse_pin};
-use crate::domain::{Code, KeyDigest};
+use crate::domain::{Code, KeyDigest, Region};
 
 /// The longest configuration file that is read.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -45,7 +49,19 @@ struct ConfigFile {
     system_roots: Option<bool>,
     state: Option<PathBuf>,
     imds_endpoint: Option<String>,
+    methods: Option<Vec<Method>>,
+    from_ssm: Option<String>,
+    token: TokenSection,
     reload: Option<Vec<String>>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TokenSection {
+    source: Option<String>,
+    region: Option<Region>,
+    endpoint: Option<String>,
+    insecure_endpoint: Option<bool>,
 }
 
 /// How the server is known, as it was said: exactly one of the three counts.
@@ -81,6 +97,14 @@ pub struct AgentOverrides {
     pub state: Option<PathBuf>,
     /// `--imds-endpoint`.
     pub imds_endpoint: Option<String>,
+    /// `--method`.
+    pub methods: Vec<Method>,
+    /// `--token-source` and `--token-file`.
+    pub token_source: Option<TokenSource>,
+    /// `--from-ssm`.
+    pub from_ssm: Option<ParameterPath>,
+    /// `--ssm-region`, `--ssm-endpoint`, `--ssm-insecure-endpoint`.
+    pub ssm: SsmSettings,
     /// `--reload-command`.
     pub reload: Vec<String>,
 }
@@ -88,16 +112,24 @@ pub struct AgentOverrides {
 /// Everything that an agent needs to know before it starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentConfig {
-    /// The join server.
-    pub server: Endpoint,
-    /// The policy; empty if the server may choose.
-    pub policy: String,
-    /// How the server is known.
+    /// The join server; without one SSM says where it is.
+    pub server: Option<Endpoint>,
+    /// The policy; without one the server may choose, or SSM says.
+    pub policy: Option<String>,
+    /// How the server is known; may be left to SSM.
     pub trust: TrustSource,
     /// Where key and certificate are kept.
     pub state: PathBuf,
     /// The metadata service.
     pub imds_endpoint: String,
+    /// By which methods the node joins, in this order.
+    pub methods: MethodList,
+    /// Where the token is.
+    pub token_source: Option<TokenSource>,
+    /// Where the publisher writes.
+    pub from_ssm: Option<ParameterPath>,
+    /// Where SSM is.
+    pub ssm: SsmSettings,
     /// Run after each new certificate.
     pub reload: Vec<String>,
 }
@@ -114,16 +146,18 @@ impl AgentConfig {
     }
 
     fn merge(file: ConfigFile, flags: AgentOverrides) -> Result<Self, UnusableConfig> {
+        let from_ssm = match (flags.from_ssm, file.from_ssm) {
+            (None, Some(text)) => Some(read_as("from_ssm", &text)?),
+            (flag, _) => flag,
+        };
         let server = match (flags.server, file.server) {
-            (Some(server), _) => server,
-            (None, Some(text)) => {
-                text.parse().map_err(|error| UnusableConfig::invalid(format!("server: {error}")))?
-            }
-            (None, None) => {
+            (None, Some(text)) => Some(read_as("server", &text)?),
+            (None, None) if from_ssm.is_none() => {
                 return Err(UnusableConfig::invalid(
-                    "--server, or `server` in the file, is needed",
+                    "--server, or `server` in the file, is needed, or --from-ssm",
                 ));
             }
+            (flag, _) => flag,
         };
         let trust = if flags.trust.count() > 0 {
             flags.trust
@@ -136,17 +170,30 @@ impl AgentConfig {
                 system_roots: file.system_roots.unwrap_or(false),
             }
         };
-        if trust.count() != 1 {
+        if trust.count() > 1 || (trust.count() == 0 && from_ssm.is_none()) {
             return Err(UnusableConfig::invalid(
                 "exactly one of --pin, --ca-file and --system-roots (`pins`, `ca_file`, \
-                 `system_roots`) is needed",
+                 `system_roots`) is needed, or --from-ssm",
             ));
         }
+        let token_source = match (flags.token_source, &file.token.source) {
+            (None, Some(text)) => Some(read_as("token.source", text)?),
+            (flag, _) => flag,
+        };
+        let has_token = token_source.is_some() || from_ssm.is_some();
+        let methods = methods(flags.methods, file.methods, has_token)?;
+        if methods.contains(Method::Token) && !has_token {
+            return Err(UnusableConfig::invalid(
+                "the method `token` needs a source: --token-file, --token-source (`token.source`) \
+                 or --from-ssm",
+            ));
+        }
+        let ssm = ssm_settings(flags.ssm, file.token)?;
         let reload =
             if flags.reload.is_empty() { file.reload.unwrap_or_default() } else { flags.reload };
         Ok(Self {
             server,
-            policy: flags.policy.or(file.policy).unwrap_or_default(),
+            policy: flags.policy.or(file.policy).filter(|policy| !policy.is_empty()),
             trust,
             state: flags
                 .state
@@ -156,9 +203,66 @@ impl AgentConfig {
                 .imds_endpoint
                 .or(file.imds_endpoint)
                 .unwrap_or_else(|| "http://169.254.169.254".to_owned()),
+            methods,
+            token_source,
+            from_ssm,
+            ssm,
             reload,
         })
     }
+
+    /// With what the node goes to its server. Reads the file of the join root, if there is one.
+    pub fn means(&self) -> Result<Means, UnusableConfig> {
+        let imds = Imds::at(&self.imds_endpoint)
+            .map_err(|error| UnusableConfig::invalid(format!("imds_endpoint: {error}")))?;
+        let is_given = self.trust.count() > 0;
+        Ok(Means {
+            server: self.server.clone(),
+            trust: is_given.then(|| read_trust(&self.trust)).transpose()?,
+            policy: self.policy.clone(),
+            methods: self.methods.clone(),
+            token_source: self.token_source.clone(),
+            from_ssm: self.from_ssm.clone(),
+            ssm: self.ssm.clone(),
+            imds,
+        })
+    }
+}
+
+/// By what a node joins whose list is not given: by a token if there is a source of one, because
+/// whoever names it means it.
+fn methods(
+    flags: Vec<Method>,
+    file: Option<Vec<Method>>,
+    has_token: bool,
+) -> Result<MethodList, UnusableConfig> {
+    let given = if flags.is_empty() { file } else { Some(flags) };
+    let default = if has_token { Method::Token } else { Method::Ec2 };
+    match given {
+        None => Ok(MethodList::only(default)),
+        Some(methods) => MethodList::new(methods)
+            .map_err(|error| UnusableConfig::invalid(format!("methods: {error}"))),
+    }
+}
+
+fn ssm_settings(flags: SsmSettings, file: TokenSection) -> Result<SsmSettings, UnusableConfig> {
+    // The switch goes with the address that it is for.
+    let (endpoint, insecure_endpoint) = match flags.endpoint {
+        Some(endpoint) => (Some(endpoint), flags.insecure_endpoint),
+        None => (file.endpoint, file.insecure_endpoint.unwrap_or(false)),
+    };
+    let settings =
+        SsmSettings { region: flags.region.or(file.region), endpoint, insecure_endpoint };
+    settings.endpoints().map_err(UnusableConfig::invalid)?;
+    Ok(settings)
+}
+
+/// A value of the file. An error never repeats it: somebody may have written a secret (I10).
+fn read_as<T: std::str::FromStr<Err: std::fmt::Display>>(
+    key: &str,
+    text: &str,
+) -> Result<T, UnusableConfig> {
+    text.parse().map_err(|error| UnusableConfig::invalid(format!("{key}: {error}")))
 }
 
 /// Reads what the source names. Of several, public roots go first and pins last; who takes them from
@@ -223,7 +327,7 @@ mod tests {
         let shown = ConfigFile { ca_file: None, ..full };
         let shown = AgentConfig::merge(shown, AgentOverrides::default()).unwrap();
         assert_eq!((shown.state, shown.imds_endpoint), (default.state, default.imds_endpoint));
-        assert_eq!(shown.server.to_string(), "muster.prod.example.org:7443");
+        assert_eq!(shown.server.unwrap().to_string(), "muster.prod.example.org:7443");
     }
 
     #[test]
@@ -231,9 +335,9 @@ mod tests {
         let pin = format!("sha256:{}", "0".repeat(64));
         let text = format!("server = 'b.example'\npolicy = 'web'\npins = ['{pin}']");
         let alone = AgentConfig::merge(parse(&text).unwrap(), AgentOverrides::default()).unwrap();
-        assert_eq!((alone.policy.as_str(), alone.trust.pins.len()), ("web", 1));
+        assert_eq!((alone.policy.as_deref(), alone.trust.pins.len()), (Some("web"), 1));
         let both = AgentConfig::merge(parse(&text).unwrap(), flags()).unwrap();
-        assert_eq!(both.server.to_string(), "a.example:7443");
+        assert_eq!(both.server.unwrap().to_string(), "a.example:7443");
         assert!(both.trust.system_roots && both.trust.pins.is_empty());
     }
 
@@ -245,6 +349,13 @@ mod tests {
             ("server = 'a.example'\nsystem_roots = true\nca_file = '/x'", "exactly one"),
             ("server = 'a b'\nsystem_roots = true", "HOST"),
             ("server = 'a.example'\npins = ['sha256:12']", "64"),
+            ("server = 'a.example'\nsystem_roots = true\nmethods = ['token']", "token.source"),
+            ("server = 'a.example'\nsystem_roots = true\nmethods = []", "at least one"),
+            ("from_ssm = '/p'\nmethods = ['ec2', 'ec2']", "none twice"),
+            ("from_ssm = 'muster'", "from_ssm"),
+            ("from_ssm = '/p'\ntoken.source = 'ssm:p'", "token.source"),
+            ("from_ssm = '/p'\nsystem_roots = true\nca_file = '/x'", "exactly one"),
+            ("from_ssm = '/p'\ntoken.endpoint = 'http://127.0.0.1:1'", "insecure_endpoint"),
         ] {
             let file = parse(text).unwrap();
             let error = AgentConfig::merge(file, AgentOverrides::default()).unwrap_err();
@@ -256,5 +367,37 @@ mod tests {
         assert!(!error.contains("canary"), "{error}");
         let missing = AgentConfig::load(Some(Path::new("/nonexistent")), flags()).unwrap_err();
         assert_eq!(missing.code, Code::FileUnreadable);
+    }
+
+    #[test]
+    fn the_methods_are_those_of_the_list_or_what_there_is_a_source_for() {
+        const SERVER: &str = "server = 'a.example'\nsystem_roots = true\n";
+        let both = "methods = ['token', 'ec2']\ntoken.source = '-'";
+        for (text, expected) in [
+            (SERVER.to_owned(), vec![Method::Ec2]),
+            (format!("{SERVER}token.source = '/t'"), vec![Method::Token]),
+            ("from_ssm = '/muster/prod'".to_owned(), vec![Method::Token]),
+            (format!("{SERVER}{both}"), vec![Method::Token, Method::Ec2]),
+            // A source alone does not make a method of what the list leaves out (T58).
+            (format!("{SERVER}methods = ['ec2']\ntoken.source = '/t'"), vec![Method::Ec2]),
+            ("methods = ['ec2']\nfrom_ssm = '/muster/prod'".to_owned(), vec![Method::Ec2]),
+        ] {
+            let config = AgentConfig::merge(parse(&text).unwrap(), AgentOverrides::default());
+            assert_eq!(config.unwrap().methods, MethodList::new(expected).unwrap(), "{text}");
+        }
+        let flags = AgentOverrides { methods: vec![Method::Ec2], ..flags() };
+        let config = AgentConfig::merge(parse(both).unwrap(), flags).unwrap();
+        assert_eq!(config.methods, MethodList::only(Method::Ec2), "flags win");
+    }
+
+    // I10: a token where its source should be is refused and not repeated.
+    #[test]
+    fn a_token_in_the_file_is_not_repeated() {
+        let text = "from_ssm = '/p'\ntoken.source = 'muster-token-1.web-1.canary'";
+        let error =
+            AgentConfig::merge(parse(text).unwrap(), AgentOverrides::default()).unwrap_err();
+        assert!(!error.to_string().contains("canary"), "{error}");
+        let error = parse("[token]\nsecret = 'canary'").unwrap_err();
+        assert!(error.contains("`secret`") && !error.contains("canary"), "{error}");
     }
 }

@@ -10,16 +10,17 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::attempt;
-use super::outside::{Network, Outside, Pause};
+use super::attempt::{self, Denied, Failed};
+use super::method::{MethodList, Way};
+use super::network::{Means, Network};
+use super::outside::{Outside, Pause};
 use super::plan::{self, Failure, Held, Last, Next, Step};
 use super::reload::{Reloaded, Reloader};
 use super::state::{
-    AgentRecord, Continuity, InstanceIdentity, LastError, LockedState, ReloadRecord,
+    AgentRecord, Continuity, EarlierError, InstanceIdentity, LastError, LockedState, ReloadRecord,
     StateDirectory, StateUnusable,
 };
-use crate::aws::Imds;
-use crate::client::{Endpoint, JoinError, ServerTrust};
+use crate::client::JoinError;
 use crate::clock::Clock;
 use crate::domain::{Code, Timestamp};
 
@@ -29,16 +30,10 @@ const LOOK_AT_CLOCK: Duration = Duration::from_mins(1);
 
 /// What the agent needs to know.
 pub struct AgentOptions {
-    /// Where the server is.
-    pub server: Endpoint,
-    /// How it is known.
-    pub trust: ServerTrust,
-    /// The policy to join with; empty if the server may choose the only one.
-    pub policy: String,
+    /// With what it goes to the server.
+    pub means: Means,
     /// Where key and certificate are kept.
     pub state: PathBuf,
-    /// The metadata service.
-    pub imds: Imds,
     /// Run after each new certificate; empty for nothing.
     pub reload: Vec<String>,
 }
@@ -71,9 +66,9 @@ pub async fn run(
     tell: &dyn Fn(&Event<'_>),
 ) -> Result<(), StateUnusable> {
     let locked = LockedState::take(&options.state)?;
-    let network =
-        Network { server: options.server, trust: options.trust, imds: options.imds, clock };
-    let mut agent = Agent::new(network, options.policy, options.reload, locked, tell);
+    let methods = options.means.methods.clone();
+    let network = Network::new(options.means, clock);
+    let mut agent = Agent::new(network, methods, options.reload, locked, tell);
     agent.run(wishes).await;
     Ok(())
 }
@@ -81,7 +76,7 @@ pub async fn run(
 /// The agent, in some world.
 pub(super) struct Agent<'a, World> {
     world: World,
-    policy: String,
+    methods: MethodList,
     locked: Arc<LockedState>,
     /// Whose state it is, once that is known, and the state.
     claimed: Option<(InstanceIdentity, StateDirectory)>,
@@ -96,7 +91,7 @@ pub(super) struct Agent<'a, World> {
 impl<'a, World: Outside> Agent<'a, World> {
     pub(super) fn new(
         world: World,
-        policy: String,
+        methods: MethodList,
         reload: Vec<String>,
         locked: Arc<LockedState>,
         tell: &'a dyn Fn(&Event<'_>),
@@ -106,7 +101,7 @@ impl<'a, World: Outside> Agent<'a, World> {
             record: locked.read_record(),
             next: Next { step: Step::Join, at: now, earliest: now },
             world,
-            policy,
+            methods,
             locked,
             claimed: None,
             last: Last::None,
@@ -184,7 +179,7 @@ impl<'a, World: Outside> Agent<'a, World> {
         let is_first = self.claimed.is_none();
         if let Err(error) = self.claim().await {
             let step = self.next.step;
-            return self.failed(step, error);
+            return self.failed(step, error.into());
         }
         let held = self.held();
         if is_first {
@@ -194,16 +189,18 @@ impl<'a, World: Outside> Agent<'a, World> {
         let Some((_, state)) = &self.claimed else { return };
         let step = plan::step(&held, self.last, self.world.now());
         let outcome = match step {
-            Step::Join => attempt::join(state, &self.world, &self.policy).await,
+            Step::Join => attempt::join(state, &self.world, &self.methods).await,
             Step::Renew => attempt::renew(state, &self.world).await,
         };
         match outcome {
             Ok(record) => self.succeeded(step, &record),
-            Err(error) => {
-                if let Err(problem) = mend_keys(state, step, error.code) {
+            Err(failed) => {
+                // What one method's answer says of the key is true for the others too.
+                let of_key = failed.codes().find(|code| is_about_key(*code));
+                if let Some(Err(problem)) = of_key.map(|code| mend_keys(state, step, code)) {
                     tracing::warn!(%problem, "no fresh key could be made");
                 }
-                self.failed(step, error);
+                self.failed(step, failed);
             }
         }
     }
@@ -275,7 +272,8 @@ impl<'a, World: Outside> Agent<'a, World> {
         self.ready(node);
     }
 
-    fn failed(&mut self, step: Step, error: JoinError) {
+    fn failed(&mut self, step: Step, failed: Failed) {
+        let Failed { way, error, earlier } = failed;
         let count = match self.last {
             Last::Failure(failure) => failure.count.saturating_add(1),
             Last::None | Last::Success => 1,
@@ -285,17 +283,26 @@ impl<'a, World: Outside> Agent<'a, World> {
         let hint = error.hint.unwrap_or_else(|| error.code.remedy().to_owned());
         tracing::warn!(
             error.type = %error.code,
+            join.method = way.map(Way::as_str),
             detail = error.message,
             hint,
             correlation_id = error.correlation_id,
             "no certificate this time"
         );
+        let earlier = earlier.into_iter().map(|Denied { way, error }| EarlierError {
+            method: way.as_str().to_owned(),
+            code: error.code,
+            message: error.message,
+            correlation_id: error.correlation_id,
+        });
         self.record.last_error = Some(LastError {
             code: error.code,
             message: error.message,
             hint: Some(hint),
             correlation_id: error.correlation_id,
             time: self.world.now(),
+            method: way.map(|way| way.as_str().to_owned()),
+            earlier: earlier.collect(),
         });
         self.plan();
     }
@@ -327,6 +334,10 @@ impl<'a, World: Outside> Agent<'a, World> {
             tracing::warn!(%error, "agent.json was not written");
         }
     }
+}
+
+fn is_about_key(code: Code) -> bool {
+    matches!(code, Code::KeyInUse | Code::NodeUnknown | Code::CloneSuspected)
 }
 
 /// Replaces a key of which the server said that it is never to be used, and no other.

@@ -6,11 +6,12 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
-use super::attempt;
-use super::outside::{Network, Outside};
+use super::attempt::{self, Denied, Failed};
+use super::network::{Means, Network};
+use super::outside::Outside;
 use super::state::{StateDirectory, StateUnusable};
-use crate::aws::{Imds, MetadataUnavailable};
-use crate::client::{Endpoint, JoinError, ServerTrust};
+use crate::aws::MetadataUnavailable;
+use crate::client::JoinError;
 use crate::clock::{Clock, Stopwatch};
 use crate::domain::{Class, Code};
 
@@ -22,16 +23,10 @@ const STALE_MAX: u32 = 2;
 
 /// What a join needs to know.
 pub struct JoinOptions {
-    /// Where the server is.
-    pub server: Endpoint,
-    /// How it is known.
-    pub trust: ServerTrust,
-    /// The policy asked for; empty if the server may choose the only one.
-    pub policy: String,
+    /// With what it goes to the server.
+    pub means: Means,
     /// Where key and certificate are kept.
     pub state: PathBuf,
-    /// The metadata service.
-    pub imds: Imds,
     /// How long to go on when the answer is "not now".
     pub timeout: Duration,
 }
@@ -45,10 +40,11 @@ pub async fn join(
     let watch = Stopwatch::start();
     let mut backoff = BACKOFF_FIRST;
     let mut stale = 0;
+    let network = Network::new(options.means.clone(), clock.clone());
     loop {
         // The last attempt is cut off too: who waits for us was promised an answer by then.
         let left = options.timeout.saturating_sub(watch.elapsed());
-        let error = match timeout(left, attempt(options, clock, report)).await {
+        let error = match timeout(left, attempt(options, &network, report)).await {
             Ok(Ok(record)) => return Ok(record),
             Ok(Err(error)) => error,
             Err(_) => return Err(local(Code::TimedOut, &"the time given for the join is over")),
@@ -88,22 +84,22 @@ pub(super) fn random_part() -> f64 {
 
 async fn attempt(
     options: &JoinOptions,
-    clock: &Clock,
+    network: &Network,
     report: &(dyn Fn(&str) + Sync),
 ) -> Result<Value, JoinError> {
-    let network = Network {
-        server: options.server.clone(),
-        trust: options.trust.clone(),
-        imds: options.imds.clone(),
-        clock: clock.clone(),
-    };
     // State that belongs to another instance is set aside before the server is asked (T62).
     let instance = network.instance().await?;
-    let state = StateDirectory::open(&options.state, &instance, clock.now())?;
+    let state = StateDirectory::open(&options.state, &instance, network.now())?;
     if let Some(path) = state.set_aside() {
         report(&format!("the state of another instance is kept in {}", path.display()));
     }
-    attempt::join(&state, &network, &options.policy).await
+    let joined = attempt::join(&state, network, &options.means.methods).await;
+    joined.map_err(|Failed { error, earlier, .. }| {
+        for Denied { way, error } in earlier {
+            report(&format!("{}: {} [{}]", way.as_str(), error.message, error.code));
+        }
+        error
+    })
 }
 
 impl From<StateUnusable> for JoinError {

@@ -180,6 +180,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::agent::method::Method;
 
     const NOW: Timestamp = Timestamp::from_unix_seconds(1_800_000_000);
 
@@ -189,6 +190,7 @@ mod tests {
         NodeRecord {
             node_id: "n-1".to_owned(),
             spiffe_id: "spiffe://a.example/node".to_owned(),
+            method: Method::Ec2,
             policy: "web".to_owned(),
             serial: "01".to_owned(),
             not_before,

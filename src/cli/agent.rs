@@ -12,13 +12,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::join::{TrustArguments, joined_text};
+use super::means::MeansArguments;
 use super::server::{LogFormat, start_logging};
 use super::{Exit, Failure, Outcome, Printer};
 use crate::agent::{
-    AgentConfig, AgentOptions, AgentOverrides, EXAMPLE, Event, UnusableConfig, Wish, read_trust,
+    AgentConfig, AgentOptions, AgentOverrides, EXAMPLE, Event, UnusableConfig, Wish,
     run as run_agent,
 };
-use crate::aws::Imds;
 use crate::client::Endpoint;
 use crate::clock::Clock;
 use crate::domain::Code;
@@ -33,6 +33,7 @@ use crate::domain::Code;
     after_help = "Examples:
   muster agent --server muster.prod.example.org --policy web --pin sha256:3f0a…
   muster agent --config /etc/muster/agent.toml --log-format json
+  muster agent --from-ssm /muster/prod.example.org/web
   muster agent config --example > agent.toml
   muster agent status --output json
   muster agent leave --yes
@@ -84,6 +85,8 @@ struct RunArguments {
     /// The instance metadata service; that of EC2 unless given.
     #[arg(long, value_name = "URL")]
     imds_endpoint: Option<String>,
+    #[command(flatten)]
+    means: MeansArguments,
     /// Run after each new certificate, without a shell: the program and its arguments. Arguments
     /// that begin with `-` go into the configuration file (`reload`).
     #[arg(long, value_name = "WORD", num_args = 1..)]
@@ -112,7 +115,12 @@ pub(super) fn run(arguments: AgentArguments, printer: Printer) -> Outcome {
 
 fn keep_fresh(arguments: RunArguments, printer: Printer) -> Outcome {
     start_logging(arguments.log_format, &arguments.log)?;
+    let means = arguments.means.into_given()?;
     let flags = AgentOverrides {
+        methods: means.methods,
+        token_source: means.token_source,
+        from_ssm: means.from_ssm,
+        ssm: means.ssm,
         server: arguments.server,
         policy: arguments.policy,
         trust: arguments.trust.into_source(),
@@ -121,17 +129,8 @@ fn keep_fresh(arguments: RunArguments, printer: Printer) -> Outcome {
         reload: arguments.reload_command,
     };
     let config = AgentConfig::load(arguments.config.as_deref(), flags)?;
-    let imds = Imds::at(&config.imds_endpoint).map_err(|error| {
-        Failure::new(Code::ConfigurationInvalid, format!("imds_endpoint: {error}"))
-    })?;
-    let options = AgentOptions {
-        trust: read_trust(&config.trust)?,
-        server: config.server,
-        policy: config.policy,
-        state: config.state,
-        imds,
-        reload: config.reload,
-    };
+    let options =
+        AgentOptions { means: config.means()?, state: config.state, reload: config.reload };
     let failed = |error: std::io::Error| Failure::new(Code::Internal, error.to_string());
     // One thread does: the agent waits nearly always, and every machine pays for its memory.
     let runtime =

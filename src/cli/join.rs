@@ -8,32 +8,35 @@ use clap::Args;
 use serde_json::Value;
 
 use super::local::text;
+use super::means::MeansArguments;
 use super::{Exit, Failure, Outcome, Printer, runtime};
-use crate::agent::{JoinOptions, TrustSource, join, read_trust};
-use crate::aws::Imds;
+use crate::agent::{AgentConfig, AgentOverrides, JoinOptions, TrustSource, join};
 use crate::client::{Endpoint, parse_pin};
 use crate::clock::Clock;
-use crate::domain::{Code, KeyDigest, Lifetime};
+use crate::domain::{KeyDigest, Lifetime};
 
-/// Joins this machine: proves which instance it is and writes a certificate.
+/// Joins this machine: proves which one it is and writes a certificate.
 #[derive(Debug, Args)]
 #[command(
-    mut_group("trust", |group| group.required(true)),
+    mut_arg("pin", |pin| pin.required_unless_present_any(["ca_file", "system_roots", "from_ssm"])),
     after_help = "Examples:
   muster join --server muster.prod.example.org:7443 --policy web --pin sha256:3f0a…
   muster join --server muster.prod.example.org --policy web --system-roots --output json
+  muster join --server muster.prod.example.org --pin sha256:3f0a… --token-file /run/muster/token
+  muster join --from-ssm /muster/prod.example.org/web
 
-Exit status: 0 joined, 1 refused, 2 usage or a broken state directory, 3 not now (try again)."
-)]
+Exit status: 0 joined, 1 refused, 2 usage or a broken state directory, 3 not now (try again).")]
 pub(super) struct JoinArguments {
-    /// The join server.
-    #[arg(long, value_name = "HOST:PORT")]
-    server: Endpoint,
-    /// The join policy; may be left out if the server has exactly one.
-    #[arg(long, value_name = "NAME", default_value = "")]
-    policy: String,
+    /// The join server; needed without --from-ssm.
+    #[arg(long, value_name = "HOST:PORT", required_unless_present = "from_ssm")]
+    server: Option<Endpoint>,
+    /// The join policy; may be left out if the server has exactly one, or for a token.
+    #[arg(long, value_name = "NAME")]
+    policy: Option<String>,
     #[command(flatten)]
     trust: TrustArguments,
+    #[command(flatten)]
+    means: MeansArguments,
     /// Where key and certificate are kept.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/muster-agent")]
     state: PathBuf,
@@ -69,17 +72,24 @@ impl TrustArguments {
 
 /// Runs the command.
 pub(super) fn run(arguments: JoinArguments, printer: Printer) -> Outcome {
-    let trust = read_trust(&arguments.trust.into_source())?;
-    let imds = Imds::at(&arguments.imds_endpoint).map_err(|error| {
-        Failure::new(Code::ConfigurationInvalid, format!("--imds-endpoint: {error}"))
-    })?;
+    let means = arguments.means.into_given()?;
+    let flags = AgentOverrides {
+        server: arguments.server,
+        policy: arguments.policy,
+        trust: arguments.trust.into_source(),
+        state: Some(arguments.state),
+        imds_endpoint: Some(arguments.imds_endpoint),
+        methods: means.methods,
+        token_source: means.token_source,
+        from_ssm: means.from_ssm,
+        ssm: means.ssm,
+        reload: Vec::new(),
+    };
+    let config = AgentConfig::load(None, flags)?;
     let seconds = u64::try_from(arguments.timeout.seconds()).unwrap_or_default();
     let options = JoinOptions {
-        server: arguments.server,
-        trust,
-        policy: arguments.policy,
-        state: arguments.state,
-        imds,
+        means: config.means()?,
+        state: config.state,
         timeout: Duration::from_secs(seconds),
     };
     let clock = Clock::system();

@@ -9,6 +9,7 @@ mod iid;
 mod input;
 mod join;
 mod local;
+mod means;
 mod nodes;
 mod output;
 mod policy;

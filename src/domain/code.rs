@@ -205,6 +205,12 @@ codes! {
         "No rule of the policy would admit who comes with such a token; ask for a shorter life, fewer uses or narrower networks, or change the policy.";
     NameTaken = "NAME_TAKEN", Invalid, "-",
         "There is one of this name already; give another, or remove that one first.";
+    TokenMalformed = "TOKEN_MALFORMED", Invalid, "-",
+        "What the source of the token holds is no token, or has a wrong character; nothing of it was sent. Put the text of `muster tokens add` there as it was printed.";
+    TokenSourceUnavailable = "TOKEN_SOURCE_UNAVAILABLE", Unavailable, "-",
+        "The source of the token did not answer; check the way from the node to SSM. The node tries again.";
+    TokenSourceDenied = "TOKEN_SOURCE_DENIED", Denied, "-",
+        "The node may not read the source of its token, or there is nothing; the message says which. Check the file's owner and mode, or the role's ssm:GetParameters and the parameter's name.";
 
     CertificateRequired = "CERTIFICATE_REQUIRED", Denied, "UNAUTHENTICATED",
         "A renewal comes over a connection with the node's certificate; without one the node joins.";

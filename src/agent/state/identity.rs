@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::directory::Directory;
 use super::{BUNDLE, CERTIFICATE, CURRENT, IDENTITY_PREFIX, JOIN_ROOT, NODE, Problem};
+use crate::agent::method::Method;
 use crate::client::trust_domain_of;
 use crate::domain::{Timestamp, TrustDomain};
 
@@ -32,6 +33,9 @@ pub struct NodeRecord {
     pub node_id: String,
     /// The node's SPIFFE ID.
     pub spiffe_id: String,
+    /// The method that it joined by, and renews by.
+    #[serde(default)]
+    pub method: Method,
     /// The policy that admitted it: at a renewal proofs are bound to this string.
     pub policy: String,
     /// The certificate's serial.

@@ -30,7 +30,7 @@ pub struct NodeKey {
 
 impl NodeKey {
     /// A new key. `None` if the cryptographic library refuses.
-    pub(super) fn generate() -> Option<Self> {
+    pub(in crate::agent) fn generate() -> Option<Self> {
         let random = SystemRandom::new();
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random).ok()?;
         Self::new(SecretDocument::try_from(pkcs8.as_ref()).ok()?)

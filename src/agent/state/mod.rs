@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 
 pub use identity::{CurrentIdentity, NodeRecord};
 pub use key::{NodeKey, SigningFailed};
-pub use record::{AgentRecord, LastError, ReloadRecord, Status, status};
+pub use record::{AgentRecord, EarlierError, LastError, ReloadRecord, Status, status};
 pub use removal::{Removed, remove};
 
 use crate::agent::machine::MachineId;

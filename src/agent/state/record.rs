@@ -37,6 +37,25 @@ pub struct LastError {
     pub correlation_id: Option<String>,
     /// When it happened.
     pub time: Timestamp,
+    /// How the node asked, where it came so far: `ec2`, `token`, `token (key alone)`.
+    #[serde(default)]
+    pub method: Option<String>,
+    /// What was tried before it in the same attempt, and denied.
+    #[serde(default)]
+    pub earlier: Vec<EarlierError>,
+}
+
+/// A method that was denied, after which the next one of the list was tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlierError {
+    /// How the node asked.
+    pub method: String,
+    /// The stable code.
+    pub code: Code,
+    /// In words.
+    pub message: String,
+    /// Leads an operator to the explanation.
+    pub correlation_id: Option<String>,
 }
 
 /// How the reload command ended for a certificate.

@@ -8,12 +8,17 @@ use super::world::{
     Asked, Fate, START, World, certified_key, instance, joined, next_turn, started,
 };
 use crate::agent::daemon::{Agent, Event, Wish};
+use crate::agent::method::{Method, MethodList};
 use crate::agent::plan::Step;
 use crate::agent::state::{LockedState, status};
 use crate::domain::{Code, Lifetime};
 
 fn steps(asked: &[Asked]) -> Vec<Step> {
     asked.iter().map(|one| one.step).collect()
+}
+
+fn only_ec2() -> MethodList {
+    MethodList::only(Method::Ec2)
 }
 
 fn last_error(world: &World) -> Option<Code> {
@@ -134,7 +139,7 @@ async fn a_machine_that_wakes_up_in_another_epoch_renews_at_once_with_what_it_ha
     };
     let (wish, wishes) = mpsc::channel(1);
     let locked = LockedState::take(&world.state()).unwrap();
-    let mut agent = Agent::new(Rc::clone(&world), String::new(), Vec::new(), locked, &tell);
+    let mut agent = Agent::new(Rc::clone(&world), only_ec2(), Vec::new(), locked, &tell);
     let hibernates = async {
         while world.asked.borrow().is_empty() {
             tokio::task::yield_now().await;
@@ -258,7 +263,7 @@ async fn what_the_server_asks_to_wait_is_waited_even_in_a_hurry() {
     world.next_are(&[Fate::Busy(Duration::from_secs(100))]);
     let (wish, wishes) = mpsc::channel(1);
     let locked = LockedState::take(&world.state()).unwrap();
-    let mut agent = Agent::new(Rc::clone(&world), String::new(), Vec::new(), locked, &|_| {});
+    let mut agent = Agent::new(Rc::clone(&world), only_ec2(), Vec::new(), locked, &|_| {});
     let hurries = async {
         while world.asked.borrow().is_empty() {
             tokio::task::yield_now().await;
@@ -311,7 +316,7 @@ async fn a_reload_command_that_fails_is_shown_and_keeps_nobody() {
     let (wish, wishes) = mpsc::channel(1);
     let locked = LockedState::take(&world.state()).unwrap();
     let command = vec!["false".to_owned()];
-    let mut agent = Agent::new(Rc::clone(&world), String::new(), command, locked, &|_| {});
+    let mut agent = Agent::new(Rc::clone(&world), only_ec2(), command, locked, &|_| {});
     let watches = async {
         while status(&world.state()).unwrap().agent.reload.is_none() {
             tokio::time::sleep(Duration::from_millis(1)).await;

@@ -15,6 +15,7 @@ use rustls::pki_types::CertificateDer;
 use serde_json::json;
 
 use crate::agent::daemon::{Agent, Event};
+use crate::agent::method::{Method, MethodList, Way};
 use crate::agent::outside::{Answer, Ask, Outside, Pause};
 use crate::agent::plan::Step;
 use crate::agent::state::{CurrentIdentity, InstanceIdentity, LockedState, status};
@@ -43,12 +44,15 @@ pub(super) enum Fate {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Asked {
     pub(super) step: Step,
+    pub(super) way: Way,
     pub(super) key: KeyDigest,
     pub(super) policy: String,
 }
 
 pub(super) struct World {
     pub(super) clock: Clock,
+    /// The methods of the agent's configuration.
+    pub(super) methods: RefCell<MethodList>,
     pub(super) instance: RefCell<InstanceIdentity>,
     pub(super) fates: RefCell<VecDeque<Fate>>,
     pub(super) asked: RefCell<Vec<Asked>>,
@@ -76,6 +80,7 @@ impl World {
         let ca_der = params.self_signed(&key).unwrap().der().to_vec();
         Rc::new(Self {
             clock: Clock::fixed(START),
+            methods: RefCell::new(MethodList::only(Method::Ec2)),
             instance: RefCell::new(instance(1, 0)),
             fates: RefCell::default(),
             asked: RefCell::default(),
@@ -158,6 +163,7 @@ impl World {
         let leaf = params.signed_by(&key, &self.ca).unwrap();
         let record = json!({
             "node_id": "n-1", "spiffe_id": id, "policy": "web-now",
+            "method": ask.way.method(),
             "serial": format!("{:02X}", self.serial.get()),
             "not_before": not_before, "not_after": not_after,
             "renew_after": not_before.plus(LIFE.fraction(2, 3)),
@@ -197,10 +203,14 @@ impl Outside for Rc<World> {
         Ok(self.instance.borrow().clone())
     }
 
+    async fn policy(&self, _method: Method) -> Result<String, JoinError> {
+        Ok("web".to_owned())
+    }
+
     async fn ask(&self, ask: &Ask<'_>) -> Result<Answer, JoinError> {
         let step = if ask.identity.is_some() { Step::Renew } else { Step::Join };
         let (key, policy) = (ask.key.public_key().digest(), ask.policy.to_owned());
-        self.asked.borrow_mut().push(Asked { step, key, policy });
+        self.asked.borrow_mut().push(Asked { step, way: ask.way, key, policy });
         let domain: crate::domain::TrustDomain = self.trust_domain.borrow().parse().unwrap();
         if ask.trust_domain.is_some_and(|known| *known != domain) {
             return Err(JoinError::rejected(Code::ServerUntrusted, "another trust domain"));
@@ -248,8 +258,8 @@ fn nobody_listens(_: &Event<'_>) {}
 /// An agent that has just started and knows whose state it has.
 pub(super) async fn started(world: &Rc<World>) -> Agent<'static, Rc<World>> {
     let locked = LockedState::take(&world.state()).unwrap();
-    let mut agent =
-        Agent::new(Rc::clone(world), "web".to_owned(), Vec::new(), locked, &nobody_listens);
+    let methods = world.methods.borrow().clone();
+    let mut agent = Agent::new(Rc::clone(world), methods, Vec::new(), locked, &nobody_listens);
     agent.turn().await;
     agent
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use crate::agent::{AgentRecord, NodeRecord, Status, status};
+use crate::agent::{AgentRecord, EarlierError, NodeRecord, Status, status};
 use crate::cli::{Exit, Failure, Outcome, Printer};
 use crate::clock::Clock;
 use crate::domain::Timestamp;
@@ -36,6 +36,7 @@ pub(super) fn run(arguments: &StatusArguments, printer: Printer) -> Outcome {
         "joined": is_joined,
         "node_id": record.as_ref().map(|record| &record.node_id),
         "spiffe_id": record.as_ref().map(|record| &record.spiffe_id),
+        "method": record.as_ref().map(|record| record.method),
         "policy": record.as_ref().map(|record| &record.policy),
         "serial": record.as_ref().map(|record| &record.serial),
         "not_after": record.as_ref().map(|record| record.not_after),
@@ -68,9 +69,15 @@ fn text(record: Option<&NodeRecord>, agent: &AgentRecord, now: Timestamp) -> Str
         lines.push(format!("last success: {time}"));
     }
     if let Some(error) = &agent.last_error {
-        lines.push(format!("last error: {} [{}] at {}", error.message, error.code, error.time));
+        let by = error.method.as_ref().map(|method| format!("{method}: ")).unwrap_or_default();
+        lines.push(format!("last error: {by}{} [{}] at {}", error.message, error.code, error.time));
         lines.extend(error.hint.as_ref().map(|hint| format!("  hint: {hint}")));
         lines.extend(error.correlation_id.as_ref().map(|id| format!("  correlation id: {id}")));
+        for EarlierError { method, code, message, correlation_id } in &error.earlier {
+            let id = correlation_id.as_ref().map(|id| format!(", correlation id {id}"));
+            let id = id.unwrap_or_default();
+            lines.push(format!("  before it, {method}: {message} [{code}]{id}"));
+        }
     }
     if let Some(reload) = &agent.reload
         && let Some(error) = &reload.error

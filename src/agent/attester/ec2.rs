@@ -1,9 +1,9 @@
-//! The node's answer to a challenge: the document, and a proof signed for this very connection.
+//! By the instance: its identity document, and a proof signed for this very connection.
 
 use std::sync::OnceLock;
 
-use super::join::local;
-use super::state::NodeKey;
+use crate::agent::join::local;
+use crate::agent::state::NodeKey;
 use crate::aws::{
     EndpointKind, ImdsSession, MetadataUnavailable, Service, SignedRequest, TemporaryCredentials,
 };
@@ -16,21 +16,23 @@ use crate::methods::ec2;
 const SKEW_WORTH_A_WORD: Lifetime = Lifetime::from_minutes(1);
 
 /// What a proof is signed with.
-pub(super) struct IdentityRole {
+pub(in crate::agent) struct IdentityRole {
     region: Region,
     credentials: TemporaryCredentials,
 }
 
 impl IdentityRole {
     /// Reads region and credentials.
-    pub(super) async fn read(session: &ImdsSession<'_>) -> Result<Self, MetadataUnavailable> {
+    pub(in crate::agent) async fn read(
+        session: &ImdsSession<'_>,
+    ) -> Result<Self, MetadataUnavailable> {
         let credentials = session.identity_credentials().await?;
         Ok(Self { region: session.region().await?, credentials })
     }
 }
 
 /// An EC2 instance.
-pub(super) struct Ec2Attester<'a> {
+pub(in crate::agent) struct Ec2Attester<'a> {
     document: String,
     identity_role: Result<IdentityRole, MetadataUnavailable>,
     key: &'a NodeKey,
@@ -41,7 +43,7 @@ pub(super) struct Ec2Attester<'a> {
 impl<'a> Ec2Attester<'a> {
     /// What the metadata service said. Without the identity role no proof is offered: a policy may
     /// take the document alone.
-    pub(super) fn new(
+    pub(in crate::agent) fn new(
         document: String,
         identity_role: Result<IdentityRole, MetadataUnavailable>,
         key: &'a NodeKey,
@@ -51,7 +53,7 @@ impl<'a> Ec2Attester<'a> {
     }
 
     /// A refusal with what only the node knows of its cause.
-    pub(super) fn explain(&self, mut error: JoinError) -> JoinError {
+    pub(in crate::agent) fn explain(&self, mut error: JoinError) -> JoinError {
         if let (Code::FreshProofRequired, Err(unread)) = (error.code, &self.identity_role) {
             // The metadata service may have had a bad moment: that is no reason to give up.
             let correlation_id = error.correlation_id.take();
