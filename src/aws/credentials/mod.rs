@@ -152,7 +152,7 @@ impl Chain {
                 Err(failure)
             }
             Err(_) => {
-                let detail = "the server's own credentials did not come within 5 s";
+                let detail = "credentials of this machine's own did not come within 5 s";
                 let failure = CallFailed::new(service, Failure::Unavailable, detail);
                 *held = Held::Failure(Box::new(failure.clone()), now.plus(FAILURE_HELD));
                 Err(failure)
@@ -187,7 +187,7 @@ fn not_found(service: Service, error: &CredentialsError) -> CallFailed {
     );
     let kind = if is_missing { Failure::Forbidden } else { Failure::Unavailable };
     let causes = quoted(&with_causes(error));
-    let detail = format!("the server has no credentials of its own: {causes}");
+    let detail = format!("there are no credentials of this machine's own: {causes}");
     CallFailed::new(service, kind, detail)
 }
 
