@@ -25,6 +25,8 @@ pub(crate) const OTHER_WORKER: &str = "i-0a000000000000002";
 pub(crate) const MORE_WORKERS: [&str; 2] = ["i-0a000000000000003", "i-0a000000000000004"];
 /// Likewise, without credentials to prove itself with.
 pub(crate) const PROOFLESS: &str = "i-0a000000000000005";
+/// Likewise, with an instance profile, whose role may read parameters.
+pub(crate) const PROFILED: &str = "i-0a000000000000006";
 pub(crate) const STRANGER: &str = "i-0b000000000000001";
 const SCENARIO: &str = r#"
 [[instances]]
@@ -48,6 +50,11 @@ id = "i-0a000000000000005"
 account = "111122223333"
 region = "us-west-2"
 identity_role = false
+[[instances]]
+id = "i-0a000000000000006"
+account = "111122223333"
+region = "us-west-2"
+instance_profile = "web"
 [[instances]]
 id = "i-0b000000000000001"
 account = "999988887777"

@@ -4,6 +4,7 @@
 
 mod agent;
 mod agent_renewal;
+mod agent_tokens;
 mod agent_trouble;
 mod aws;
 mod ca;
