@@ -246,25 +246,32 @@ fn scalars(text: &str) -> Vec<String> {
 
 #[test]
 fn user_data_is_yaml_and_tells_no_secret() {
-    let text = read("deploy/cloud-init/user-data.yaml");
-    assert!(text.starts_with("#cloud-config\n"), "cloud-init goes by the first line");
-    let values = scalars(&text);
-    for value in &values {
-        for word in ["PRIVATE KEY", "password", "passwd", "secret", "token", "AKIA", "ASIA"] {
-            assert!(!value.contains(word), "`{word}` in {value}");
+    for (name, key) in [("user-data.yaml", "server"), ("user-data-from-ssm.yaml", "from_ssm")] {
+        let text = read(&format!("deploy/cloud-init/{name}"));
+        assert!(text.starts_with("#cloud-config\n"), "cloud-init goes by the first line");
+        let values = scalars(&text);
+        for value in &values {
+            for word in ["PRIVATE KEY", "password", "passwd", "secret", "token", "AKIA", "ASIA"] {
+                assert!(!value.contains(word), "`{word}` in {value}");
+            }
+            // A pin and a hash are the only long words; the ones here are made of zeros.
+            let words = value.split(|it: char| !it.is_ascii_alphanumeric());
+            let longest = words.max_by_key(|it| it.len()).unwrap_or_default();
+            assert!(longest.len() < 40 || longest.bytes().all(|it| it == b'0'), "{longest}");
         }
-        // A pin and a hash are the only long words; the ones here are made of zeros.
-        let longest = value.split(|it: char| !it.is_ascii_alphanumeric()).max_by_key(|it| it.len());
-        let longest = longest.unwrap_or_default();
-        assert!(longest.len() < 40 || longest.bytes().all(|it| it == b'0'), "{longest}");
-    }
 
-    // The agent's file that it writes uses the keys of the example, and is TOML.
-    let at = values.iter().position(|value| value == "/etc/muster/agent.toml").unwrap();
-    let written = values.iter().skip(at).find(|value| value.contains("server = ")).unwrap();
-    let example: toml::Table = toml::from_str(&read("deploy/debian/agent.toml")).unwrap();
-    for key in toml::from_str::<toml::Table>(written).unwrap().keys() {
-        assert!(example.contains_key(key), "the example has no {key}");
+        // The agent's file that it writes is TOML, and the agent takes it but for its values.
+        let at = values.iter().position(|value| value == "/etc/muster/agent.toml").unwrap();
+        let begins = format!("{key} = ");
+        let written = values.iter().skip(at).find(|value| value.contains(&begins)).unwrap();
+        let written: toml::Table = toml::from_str(written).unwrap();
+        // Every key of the example of the package, commented out or not.
+        let example = read("deploy/debian/agent.toml");
+        let example = example.lines().map(|line| line.strip_prefix("#: ").unwrap_or(line));
+        let example: toml::Table = toml::from_str(&example.collect::<Vec<_>>().join("\n")).unwrap();
+        for key in written.keys() {
+            assert!(example.contains_key(key), "the example has no {key}");
+        }
     }
 }
 
