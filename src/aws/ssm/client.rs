@@ -63,12 +63,13 @@ impl Caller {
     }
 
     /// Makes a call, and once more if AWS says that the credentials have ended.
-    pub(super) async fn call<T, E>(
+    pub(super) async fn call<T, E, F>(
         &self,
         access: &SsmAccess,
-        operation: impl AsyncFn(Client) -> Result<T, SdkError<E>>,
+        operation: impl Fn(Client) -> F,
     ) -> Result<T, Refused>
     where
+        F: Future<Output = Result<T, SdkError<E>>>,
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
         let role = access.role.as_ref().map(|role| request_of(access, role)).transpose()?;

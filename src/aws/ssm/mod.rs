@@ -101,9 +101,9 @@ impl Ssm {
         if names.is_empty() || names.len() > NAMES_MAX {
             return Err(unusable("GetParameters takes 1 to 10 names"));
         }
-        let asked = self.0.call(access, async |client| {
+        let asked = self.0.call(access, |client| {
             let names = names.iter().map(|name| (*name).to_owned()).collect();
-            client.get_parameters().set_names(Some(names)).with_decryption(decrypt).send().await
+            client.get_parameters().set_names(Some(names)).with_decryption(decrypt).send()
         });
         let answer = asked.await.map_err(|refused| refused.of("GetParameters"))?;
         let parameters = answer.parameters.unwrap_or_default();
@@ -124,9 +124,9 @@ impl Ssm {
     ) -> Result<Vec<String>, CallFailed> {
         let (mut names, mut next) = (Vec::new(), None::<String>);
         for _ in 0..PAGES_MAX {
-            let asked = self.0.call(access, async |client| {
+            let asked = self.0.call(access, |client| {
                 let asked = client.get_parameters_by_path().path(path).recursive(is_recursive);
-                asked.with_decryption(false).set_next_token(next.clone()).send().await
+                asked.with_decryption(false).set_next_token(next.clone()).send()
             });
             let answer = asked.await.map_err(|refused| refused.of("GetParametersByPath"))?;
             for mut parameter in answer.parameters.unwrap_or_default() {
@@ -149,10 +149,10 @@ impl Ssm {
     ) -> Result<i64, CallFailed> {
         let PutParameter { name, value, is_secure, kms_key, tags, description } = parameter;
         let kind = if *is_secure { ParameterType::SecureString } else { ParameterType::String };
-        let asked = self.0.call(access, async |client| {
+        let asked = self.0.call(access, |client| {
             let asked = client.put_parameter().name(*name).value(*value).description(*description);
             let asked = asked.r#type(kind.clone()).set_key_id(kms_key.map(ToOwned::to_owned));
-            asked.overwrite(true).send().await
+            asked.overwrite(true).send()
         });
         let answer = asked.await.map_err(|refused| refused.of("PutParameter"))?;
         if answer.version < 1 {
@@ -173,18 +173,17 @@ impl Ssm {
         let built = tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build());
         let built: Vec<Tag> =
             built.collect::<Result<_, _>>().map_err(|_| unusable("a tag lacks a part"))?;
-        let asked = self.0.call(access, async |client| {
+        let asked = self.0.call(access, |client| {
             let asked = client.add_tags_to_resource().resource_id(name);
             let asked = asked.resource_type(ResourceTypeForTagging::Parameter);
-            asked.set_tags(Some(built.clone())).send().await
+            asked.set_tags(Some(built.clone())).send()
         });
         asked.await.map(drop).map_err(|refused| refused.of("AddTagsToResource"))
     }
 
     /// Deletes a parameter; `false` if it is not there.
     pub async fn delete(&self, access: &SsmAccess, name: &str) -> Result<bool, CallFailed> {
-        let asked =
-            self.0.call(access, async |client| client.delete_parameter().name(name).send().await);
+        let asked = self.0.call(access, |client| client.delete_parameter().name(name).send());
         match asked.await {
             Ok(_) => Ok(true),
             Err(refused) if refused.is_not_found() => Ok(false),
