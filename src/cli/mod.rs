@@ -13,6 +13,7 @@ mod means;
 mod nodes;
 mod output;
 mod policy;
+mod publications;
 mod regions;
 mod server;
 mod shell;
@@ -86,6 +87,9 @@ enum Command {
     /// Reads and verifies the audit log.
     #[command(alias = "audits")]
     Audit(audit::AuditArguments),
+    /// Shows the tokens that the server publishes, and publishes new ones.
+    #[command(alias = "publication")]
+    Publications(publications::PublicationsArguments),
     /// Shows, tries and exports the authorities.
     Ca(ca::CaArguments),
     Sim(sim::Arguments),
@@ -116,6 +120,7 @@ fn run(command: Command, printer: Printer) -> Outcome {
         Command::Nodes(arguments) => nodes::run(arguments, printer),
         Command::Tokens(arguments) => tokens::run(arguments, printer),
         Command::Audit(arguments) => audit::run(arguments, printer),
+        Command::Publications(arguments) => publications::run(arguments, printer),
         Command::Ca(arguments) => ca::run(arguments, printer),
         Command::Sim(arguments) => sim::run(&arguments, printer),
         Command::Doctor(arguments) => doctor::run(&arguments, printer),

@@ -268,6 +268,10 @@ codes! {
         "No server answers on this data directory's socket; start it, or give the right --data-dir.";
     NotPermitted = "NOT_PERMITTED", Denied, "-",
         "Local commands are for root and the server's own user.";
+    SsmUnavailable = "SSM_UNAVAILABLE", Unavailable, "-",
+        "SSM gave the server no usable answer, or does not let it write; the message says which. Check the way to SSM, the publishing role and its KMS key. The server tries again.";
+    PublisherNotReady = "PUBLISHER_NOT_READY", Unavailable, "-",
+        "This server does not publish: it has just begun, another one does, or `publisher.join_address` is not configured; the message says which.";
     NotFound = "NOT_FOUND", Invalid, "-",
         "There is no such record; `ls` lists what there is.";
 }

@@ -6,9 +6,11 @@
 
 mod enrollment;
 mod issue;
+mod lease;
 mod locks;
 mod operator;
 mod policy_sets;
+mod publications;
 mod recording;
 mod renewal;
 mod revocation;
@@ -24,7 +26,12 @@ use crate::store::{Key, Put, Store, StoreUnavailable};
 
 pub use enrollment::{Enrollment, Event, Grant, State, Superseded, TokenUse};
 pub use issue::{Issue, PresentedCertificate};
+pub use lease::{Duty, Lease};
 pub use locks::{Lock, LockTarget};
+pub use publications::{
+    CreatingToken, NotChanged, OutgoingToken, Publication, PublicationChange, PublicationOnRecord,
+    PublicationPlace, PublishedToken,
+};
 pub use recording::{Asking, RecordError, Recorded, Recording};
 use revocation::Revocations;
 use rules::Ruling;

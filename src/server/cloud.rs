@@ -12,7 +12,7 @@ use super::config;
 use super::reload::read_certificates;
 use crate::aws::{
     AwsHttp, CallStatistics, Ec2Client, Endpoints, HttpSettings, OwnCredentials,
-    RegionCertificates, Service, Sts,
+    RegionCertificates, Service, Ssm, Sts,
 };
 use crate::clock::Clock;
 use crate::domain::Region;
@@ -107,6 +107,14 @@ struct Simulation {
     credentials: PathBuf,
 }
 
+/// AWS, as far as the server asks it.
+pub(super) struct Reached {
+    /// What methods verify with and whom they ask.
+    pub(super) sources: Sources,
+    /// Where tokens are published.
+    pub(super) ssm: Ssm,
+}
+
 impl Cloud {
     /// Somebody between could answer for AWS.
     pub fn is_insecure(&self) -> bool {
@@ -130,20 +138,20 @@ impl Cloud {
         clock: &Clock,
     ) -> Result<(Sts, Ec2Client), String> {
         let calls = Arc::default();
-        let sources = match simulation {
+        let Reached { sources, .. } = match simulation {
             Some(directory) => Self::simulated_sources(directory, clock, &calls)?,
             None => self.sources(None, clock, &calls)?,
         };
         Ok((sources.sts, sources.ec2))
     }
 
-    /// What methods verify with and whom they ask.
+    /// AWS, by this configuration.
     pub(super) fn sources(
         &self,
         certificates_dir: Option<&Path>,
         clock: &Clock,
         statistics: &Arc<CallStatistics>,
-    ) -> Result<Sources, String> {
+    ) -> Result<Reached, String> {
         let certificates = match certificates_dir {
             Some(directory) => read_certificates(directory)?,
             None => RegionCertificates::embedded(),
@@ -177,7 +185,7 @@ impl Cloud {
         directory: &Path,
         clock: &Clock,
         statistics: &Arc<CallStatistics>,
-    ) -> Result<Sources, String> {
+    ) -> Result<Reached, String> {
         let simulation = read_simulation(directory)?;
         let certificates = Self::simulated_certificates(directory)?;
         let mut endpoints = Endpoints::default();
@@ -206,11 +214,18 @@ impl Cloud {
         credentials: OwnCredentials,
         clock: &Clock,
         statistics: &Arc<CallStatistics>,
-    ) -> Sources {
+    ) -> Reached {
         let (endpoints, calls) = (self.endpoints.clone(), Arc::clone(statistics));
         let sts = Sts::new(http.clone(), endpoints.clone(), clock.clone(), calls.clone());
-        let ec2 = Ec2Client::new(http, endpoints, credentials, clock.clone(), calls);
-        Sources { certificates: certificates.into(), sts, ec2 }
+        let ec2 = Ec2Client::new(
+            http.clone(),
+            endpoints.clone(),
+            credentials.clone(),
+            clock.clone(),
+            calls.clone(),
+        );
+        let ssm = Ssm::new(http, endpoints, credentials, clock.clone(), calls);
+        Reached { sources: Sources { certificates: certificates.into(), sts, ec2 }, ssm }
     }
 }
 

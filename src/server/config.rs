@@ -33,6 +33,7 @@ pub struct ConfigFile {
     aws: AwsSection,
     ca: CaSection,
     tokens: TokensSection,
+    publisher: PublisherSection,
     audit: AuditSection,
 }
 
@@ -64,6 +65,12 @@ struct DiagnosticsSection {
 #[serde(deny_unknown_fields, default)]
 struct TokensSection {
     file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct PublisherSection {
+    join_address: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -129,6 +136,8 @@ pub struct Config {
     pub passphrase_file: Option<PathBuf>,
     /// Static tokens.
     pub tokens_file: Option<PathBuf>,
+    /// Where nodes reach the join listener, HOST:PORT: published beside tokens.
+    pub join_address: Option<String>,
     /// A copy of the audit log.
     pub audit_file: Option<PathBuf>,
     /// A copy of the audit log on standard output.
@@ -207,6 +216,7 @@ impl Config {
             ca_backend: file.ca.backend().map_err(InvalidConfig)?,
             passphrase_file: file.ca.passphrase_file,
             tokens_file: file.tokens.file,
+            join_address: file.publisher.join_address.map(checked_address).transpose()?,
             audit_file: file.audit.file,
             audit_stdout: file.audit.stdout,
         })
@@ -232,6 +242,27 @@ pub(super) fn read(path: &Path) -> Result<String, InvalidConfig> {
         .and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text))
         .map_err(unreadable)?;
     Ok(text)
+}
+
+/// `HOST:PORT`, as nodes are to be told.
+fn checked_address(address: String) -> Result<String, InvalidConfig> {
+    let parts = address.rsplit_once(':');
+    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+    let is_host = |host: &str| {
+        let is_name = |b: u8| b.is_ascii_alphanumeric() || b"-.".contains(&b);
+        let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        match inner {
+            Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => !host.is_empty() && host.len() <= 253 && host.bytes().all(is_name),
+        }
+    };
+    match parts {
+        Some((host, port)) if is_host(host) && is_port(port) => Ok(address),
+        _ => Err(InvalidConfig(
+            "publisher.join_address must be HOST:PORT, for example muster.example.org:7443"
+                .to_owned(),
+        )),
+    }
 }
 
 fn bounded(
@@ -277,6 +308,15 @@ mod tests {
         assert!(parse("[listen]\nport = 1").is_err());
         let open = parse("[diagnostics]\naddress = '0.0.0.0:7445'").unwrap();
         assert!(Config::merge(open, Overrides::default()).is_err());
+        for address in ["", "a", "a:", "a:0", ":7443", "a b:1", "https://a:1", "::1:7443", "[a]:1"]
+        {
+            let wrong = parse(&format!("[publisher]\njoin_address = '{address}'")).unwrap();
+            assert!(Config::merge(wrong, Overrides::default()).is_err(), "{address}");
+        }
+        for address in ["muster.example.org:7443", "10.0.0.7:7443", "[2001:db8::7]:7443"] {
+            let right = parse(&format!("[publisher]\njoin_address = '{address}'")).unwrap();
+            assert!(Config::merge(right, Overrides::default()).is_ok(), "{address}");
+        }
         let half = parse("[listen]\nkey_file = '/k'").unwrap();
         assert!(Config::merge(half, Overrides::default()).is_err());
     }

@@ -7,6 +7,7 @@ mod ca;
 mod commands;
 mod locks;
 mod protocol;
+mod publications;
 mod tokens;
 
 use std::io;

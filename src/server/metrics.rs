@@ -14,6 +14,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Metric, Registry};
 
 use super::exchange::Kind;
+use super::publisher::{Board, Status, TargetKey};
 use crate::aws::{CallCounts, CallStatistics};
 use crate::domain::Timestamp;
 
@@ -60,8 +61,8 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    /// Metrics of a server that makes these calls.
-    pub(super) fn new(calls: Arc<CallStatistics>) -> Self {
+    /// Metrics of a server that makes these calls and publishes these tokens.
+    pub(super) fn new(calls: Arc<CallStatistics>, publications: Arc<Board>) -> Self {
         let mut registry = Registry::with_prefix("muster");
         let joins = Family::default();
         registry.register("joins", "Finished joins by method and code", joins.clone());
@@ -114,6 +115,7 @@ impl Metrics {
             "Refusals that were counted without a record of their own",
         );
         registry.register_collector(Box::new(CloudCollector(calls)));
+        registry.register_collector(Box::new(PublicationCollector(publications)));
         Self {
             registry,
             joins,
@@ -192,6 +194,57 @@ impl Collector for CloudCollector {
             let seconds = counts.last_success().map_or(0, Timestamp::unix_seconds);
             let label = ServiceLabel { service };
             ConstGauge::new(seconds).encode(family.encode_family(&label)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Publications, read where their tasks write.
+#[derive(Debug)]
+struct PublicationCollector(Arc<Board>);
+
+/// Labels of a target. The policy set bounds how many there are.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PublicationLabels {
+    publication: String,
+    target: String,
+}
+
+/// Reads one number of a target, at a time.
+type ReadTarget = fn(&Status, Timestamp) -> i64;
+
+impl Collector for PublicationCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let (now, targets) = (self.0.now(), self.0.all());
+        let labels = |(name, target): &TargetKey| PublicationLabels {
+            publication: name.to_string(),
+            target: target.clone(),
+        };
+        let gauges: [(&str, &str, ReadTarget); 2] = [
+            (
+                "publication_age_seconds",
+                "How long ago the published token was read back",
+                // One that never was is as old as the wish for it.
+                |status, now| now.since(status.published_at.unwrap_or(status.since)).seconds(),
+            ),
+            (
+                "publication_last_success_timestamp_seconds",
+                "When a token was last read back, seconds since 1970; 0 if none was",
+                |status, _| status.published_at.map_or(0, Timestamp::unix_seconds),
+            ),
+        ];
+        for (name, help, read) in gauges {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (key, status) in &targets {
+                let labels = labels(key);
+                let encoder = family.encode_family(&labels)?;
+                ConstGauge::new(read(status, now)).encode(encoder)?;
+            }
+        }
+        let (name, help) = ("publication_errors", "Steps of a publication that did not work");
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (key, status) in &targets {
+            ConstCounter::new(status.errors).encode(family.encode_family(&labels(key))?)?;
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ mod metrics;
 mod node_record;
 mod policies;
 mod proxy_protocol;
+mod publisher;
 mod reload;
 mod revocation;
 pub mod policy_directory;

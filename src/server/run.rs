@@ -14,7 +14,7 @@ use tonic::service::Routes;
 use tracing::{info, warn};
 
 use super::authority;
-use super::cloud::Cloud;
+use super::cloud::{Cloud, Reached};
 use super::config::Config;
 use super::data_directory::{DataDirectory, UnusableDirectory, socket_path};
 use super::diagnostics::{self, Diagnostics};
@@ -26,18 +26,19 @@ use super::metrics::Metrics;
 use super::policies;
 use super::policy_directory;
 use super::proxy_protocol::Balancers;
+use super::publisher::{Board, TokenPublisher};
 use super::reload::{self, Reloader};
 use super::revocation::{self, Publisher};
 use super::tasks;
 use super::tls::{self, ListenerCertificates, NodeCertificates, UnusableTls};
 use super::tokens::TokenKeeper;
 use crate::audit::{Audit, Class, Outcome, Record};
-use crate::aws::CallStatistics;
+use crate::aws::{CallStatistics, Ssm};
 use crate::ca::{Authorities, IssueError, KeyFileError};
 use crate::clock::Clock;
 use crate::domain::{PolicyHash, TrustDomain};
 use crate::join::{JoinService, TimeGuard};
-use crate::methods::{self, Sources};
+use crate::methods;
 use crate::policy::{Finding, Vocabulary};
 use crate::proto::join_service_server::JoinServiceServer;
 use crate::proto::node_service_server::NodeServiceServer;
@@ -179,6 +180,8 @@ struct Foundation {
     joins: Arc<JoinService>,
     metrics: Arc<Metrics>,
     calls: Arc<CallStatistics>,
+    ssm: Ssm,
+    board: Arc<Board>,
 }
 
 /// The sockets of a server.
@@ -257,13 +260,14 @@ async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, St
     let certificates_dir = config.certificates_dir.clone().filter(|_| !is_simulation);
     let loaded = reload::look(&config.policies, certificates_dir.as_deref());
     let calls = Arc::new(CallStatistics::default());
-    let sources = sources(config, clock, &calls)?;
+    let Reached { sources, ssm } = reach(config, clock, &calls)?;
     let certificates = sources.certificates.clone();
     let regions = certificates.current().known_regions().clone();
     let vocabulary = Vocabulary { methods: methods::ALL, regions };
     let policies = policies::load(config, &vocabulary, clock)?;
     policies::keep(&registry, &policies).await?;
-    let metrics = Arc::new(Metrics::new(Arc::clone(&calls)));
+    let board = Arc::new(Board::new(clock.clone()));
+    let metrics = Arc::new(Metrics::new(Arc::clone(&calls), Arc::clone(&board)));
     metrics.policies.set(i64::try_from(policies.len()).unwrap_or(i64::MAX));
     let (authorities, authority) = authority::open(config, &data, store.as_ref(), clock).await?;
     authority.check().await?;
@@ -290,15 +294,27 @@ async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, St
         asked: Notify::new(),
         loaded,
     });
-    Ok(Foundation { data, store, audit, registry, authorities, reloader, joins, metrics, calls })
+    Ok(Foundation {
+        data,
+        store,
+        audit,
+        registry,
+        authorities,
+        reloader,
+        joins,
+        metrics,
+        calls,
+        ssm,
+        board,
+    })
 }
 
 /// AWS, or a simulator instead of it.
-fn sources(
+fn reach(
     config: &Config,
     clock: &Clock,
     calls: &Arc<CallStatistics>,
-) -> Result<Sources, StartError> {
+) -> Result<Reached, StartError> {
     let made = match &config.simulation {
         Some(directory) => Cloud::simulated_sources(directory, clock, calls),
         None => config.cloud.sources(config.certificates_dir.as_deref(), clock, calls),
@@ -358,7 +374,10 @@ async fn spawn_services(
             warn!(error = %error, "the diagnostics listener failed");
         }
     });
+    let own_address = listener::as_nodes_see(join_address);
+    let publisher = publisher(config, foundation, &own_address)?;
     let commands = Arc::new(Local {
+        publisher: Arc::clone(&publisher),
         registry: foundation.registry.clone(),
         audit: Arc::clone(&foundation.audit),
         store: Arc::clone(&foundation.store),
@@ -369,14 +388,33 @@ async fn spawn_services(
             foundation.registry.clone(),
             foundation.reloader.certificates.clone(),
         ),
-        join_address: listener::as_nodes_see(join_address),
+        join_address: own_address,
     });
+    running.spawn(publisher.run(stopped.clone()));
     let tokens = TokenKeeper::start(&foundation.joins, config.tokens_file.clone()).await;
     running.spawn(tokens.map_err(StartError::StaticTokens)?.run(stopped.clone()));
     running.spawn(local::serve(listeners.local, commands, stopped.clone()));
     running.spawn(Arc::clone(&foundation.reloader).run(stopped.clone()));
     spawn_revocation_list(running, foundation, listeners.crl, stopped).await;
     Ok(())
+}
+
+/// In a simulation the listener's own address will do; elsewhere nobody but the operator knows by
+/// which name nodes reach it.
+fn publisher(
+    config: &Config,
+    foundation: &Foundation,
+    own_address: &str,
+) -> Result<Arc<TokenPublisher>, StartError> {
+    let simulated = config.simulation.as_ref().map(|_| own_address.to_owned());
+    let publisher = TokenPublisher::new(
+        Arc::clone(&foundation.joins),
+        foundation.ssm.clone(),
+        Arc::clone(&foundation.board),
+        format!("sha256:{}", foundation.authorities.join_root.key()),
+        config.join_address.clone().or(simulated),
+    );
+    Ok(Arc::new(publisher?))
 }
 
 /// The list stands before the server is ready: a lock of before is heard from the first moment (T29).

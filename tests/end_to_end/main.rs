@@ -18,6 +18,7 @@ mod harness;
 mod patience;
 mod policies;
 mod reload;
+mod publications;
 mod renewal;
 mod revocation;
 mod secrets;

@@ -14,6 +14,7 @@ use crate::join::JoinService;
 use crate::registry::{Enrollment, Registry};
 use crate::server::explanation::Explainer;
 use crate::server::node_record;
+use crate::server::publisher::TokenPublisher;
 use crate::server::reload::Reloader;
 use crate::store::Store;
 
@@ -43,6 +44,8 @@ pub(crate) struct Local {
     pub(crate) authorities: Arc<Authorities>,
     /// Explains old decisions.
     pub(crate) explainer: Explainer,
+    /// Publishes tokens.
+    pub(crate) publisher: Arc<TokenPublisher>,
     /// Where nodes find the join listener, as far as this machine can tell.
     pub(crate) join_address: String,
 }
@@ -67,27 +70,10 @@ impl Local {
                 item(replies, node_record::shown_with(&enrollment, locks)).await
             }
             Command::NodesForget { node, reason } => {
-                let reason = checked_reason(&reason)?;
-                let found = self.find(&node).await?;
-                let now = self.joins.clock.now();
-                let audit = |enrollment: &Enrollment| {
-                    self.audit.append(&by_hand(now, "forget", enrollment, reason))
-                };
-                let forgotten = self.registry.forget(&found.node_id, reason, now, audit).await?;
-                item(replies, node_record::shown(&forgotten.ok_or_else(not_found)?)).await
+                item(replies, self.forget(&node, &reason).await?).await
             }
             Command::NodesAllowRejoin { node, within, reason } => {
-                let reason = checked_reason(&reason)?;
-                let now = self.joins.clock.now();
-                let until = checked_end(now, within)?;
-                let found = self.find(&node).await?;
-                let audit = |enrollment: &Enrollment| {
-                    let record = by_hand(now, "allow-rejoin", enrollment, reason);
-                    self.audit.append(&record.with("until", until.to_string()))
-                };
-                let id = &found.node_id;
-                let allowed = self.registry.allow_rejoin(id, until, reason, now, audit).await?;
-                item(replies, node_record::shown(&allowed.ok_or_else(not_found)?)).await
+                item(replies, self.allow_rejoin(&node, within, &reason).await?).await
             }
             Command::NodesLock { target, within, reason } => {
                 item(replies, self.lock(target, within, &reason).await?).await
@@ -119,11 +105,47 @@ impl Local {
                 item(replies, self.remove_token(&name, &reason).await?).await
             }
             Command::TokensAudit {} => item(replies, self.token_faults().await?).await,
+            Command::PublicationsLs { name } => {
+                item(replies, self.publications(name.as_ref()).await?).await
+            }
+            Command::PublicationsPublish { name, target } => {
+                item(replies, self.publish(&name, target.as_deref()).await?).await
+            }
             Command::CaStatus {} => item(replies, self.ca_status().await?).await,
             Command::CaPin {} => item(replies, self.ca_pin()).await,
             Command::CaCheck {} => item(replies, self.ca_check().await?).await,
             Command::CaExport { format } => item(replies, self.ca_export(format).await?).await,
         }
+    }
+
+    async fn forget(&self, node: &str, reason: &str) -> Result<Value, LocalError> {
+        let reason = checked_reason(reason)?;
+        let found = self.find(node).await?;
+        let now = self.joins.clock.now();
+        let audit = |enrollment: &Enrollment| {
+            self.audit.append(&by_hand(now, "forget", enrollment, reason))
+        };
+        let forgotten = self.registry.forget(&found.node_id, reason, now, audit).await?;
+        Ok(node_record::shown(&forgotten.ok_or_else(not_found)?))
+    }
+
+    async fn allow_rejoin(
+        &self,
+        node: &str,
+        within: Lifetime,
+        reason: &str,
+    ) -> Result<Value, LocalError> {
+        let reason = checked_reason(reason)?;
+        let now = self.joins.clock.now();
+        let until = checked_end(now, within)?;
+        let found = self.find(node).await?;
+        let audit = |enrollment: &Enrollment| {
+            let record = by_hand(now, "allow-rejoin", enrollment, reason);
+            self.audit.append(&record.with("until", until.to_string()))
+        };
+        let id = &found.node_id;
+        let allowed = self.registry.allow_rejoin(id, until, reason, now, audit).await?;
+        Ok(node_record::shown(&allowed.ok_or_else(not_found)?))
     }
 
     async fn nodes(

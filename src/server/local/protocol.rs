@@ -102,6 +102,18 @@ pub enum Command {
     },
     /// What is doubtful about join tokens.
     TokensAudit {},
+    /// Publications and how they go.
+    PublicationsLs {
+        /// Of this name.
+        name: Option<PolicyName>,
+    },
+    /// Publishes new tokens now.
+    PublicationsPublish {
+        /// The publication.
+        name: PolicyName,
+        /// One of its targets; all, if none.
+        target: Option<String>,
+    },
     /// The authorities.
     CaStatus {},
     /// What nodes pin.
@@ -146,6 +158,8 @@ impl Command {
             Self::TokensShow { .. } => "tokens show",
             Self::TokensRm { .. } => "tokens rm",
             Self::TokensAudit {} => "tokens audit",
+            Self::PublicationsLs { .. } => "publications ls",
+            Self::PublicationsPublish { .. } => "publications publish",
             Self::CaStatus {} => "ca status",
             Self::CaPin {} => "ca pin",
             Self::CaCheck {} => "ca check",
