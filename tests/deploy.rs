@@ -280,3 +280,60 @@ fn the_package_has_the_version_of_the_program() {
     let first = format!("muster ({}-1) ", env!("CARGO_PKG_VERSION"));
     assert!(read("deploy/debian/changelog").starts_with(&first), "deploy/debian/changelog");
 }
+
+/// The IAM documents, by name.
+fn iam() -> Vec<(String, serde_json::Value)> {
+    let names = names_in("deploy/aws/iam");
+    let read = |name: String| {
+        let document = serde_json::from_str(&read(&format!("deploy/aws/iam/{name}"))).unwrap();
+        (name, document)
+    };
+    names.into_iter().map(read).collect()
+}
+
+// Least privilege: what is shipped names its actions and, where AWS lets it, what they are for.
+#[test]
+fn iam_documents_are_narrow_and_explained() {
+    let readme = read("deploy/aws/README.md");
+    let documents = iam();
+    assert!(documents.len() >= 8, "{documents:#?}");
+    for (name, document) in documents {
+        assert!(readme.contains(&format!("| `{name}` |")), "{name} is not in the README");
+        assert_eq!(document["Version"], "2012-10-17", "{name}");
+        for statement in document["Statement"].as_array().unwrap() {
+            assert!(statement["Sid"].is_string() && statement["Effect"] == "Allow", "{name}");
+            let text = statement["Action"].to_string();
+            assert!(!text.contains('*'), "{name}: {text}");
+            let is_listing = statement["Action"] == "ec2:DescribeInstances";
+            let resource = &statement["Resource"];
+            assert!(is_listing || *resource != "*", "{name}: {resource}");
+            if text.contains("kms:") {
+                assert!(statement["Condition"].to_string().contains("kms:ViaService"), "{name}");
+            }
+        }
+    }
+}
+
+// A session of the publishing role may do these and no more (src/aws/ssm/client.rs); the role needs all.
+#[test]
+fn the_publishing_role_may_do_what_its_sessions_ask_for() {
+    let documents = iam();
+    let named = |wanted: &str| {
+        let found = documents.iter().find(|(name, _)| name == wanted).unwrap();
+        found.1["Statement"].to_string()
+    };
+    let role = named("publisher-role-policy.json");
+    let session = read("src/aws/ssm/client.rs");
+    let asked =
+        session.split('"').filter(|part| part.starts_with("ssm:") || part.starts_with("kms:"));
+    let asked: BTreeSet<&str> = asked.filter(|part| *part != "kms:ViaService").collect();
+    assert_eq!(asked.len(), 7, "{asked:?}");
+    for action in &asked {
+        assert!(role.contains(&format!("\"{action}\"")), "{action}");
+    }
+    let node = named("node-token-policy.json");
+    for action in ["ssm:PutParameter", "ssm:DeleteParameter", "kms:Encrypt", "kms:GenerateDataKey"]
+    {
+        assert!(!node.contains(action), "a node only reads");
+    }
+}

@@ -16,7 +16,7 @@ use prometheus_client::registry::{Metric, Registry};
 use super::exchange::Kind;
 use super::publisher::{Board, Status, TargetKey};
 use crate::aws::{CallCounts, CallStatistics};
-use crate::domain::Timestamp;
+use crate::domain::{Lifetime, Timestamp};
 
 /// Labels of a finished join or renewal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -215,18 +215,22 @@ type ReadTarget = fn(&Status, Timestamp) -> i64;
 
 impl Collector for PublicationCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let (now, targets) = (self.0.now(), self.0.all());
+        let (now, mut targets) = (self.0.now(), self.0.all());
+        targets.retain(|_, status| status.period.is_some());
         let labels = |(name, target): &TargetKey| PublicationLabels {
             publication: name.to_string(),
             target: target.clone(),
         };
-        let gauges: [(&str, &str, ReadTarget); 2] = [
+        let gauges: [(&str, &str, ReadTarget); 3] = [
             (
                 "publication_age_seconds",
                 "How long ago the published token was read back",
                 // One that never was is as old as the wish for it.
                 |status, now| now.since(status.published_at.unwrap_or(status.since)).seconds(),
             ),
+            ("publication_period_seconds", "How often a token should be published", |status, _| {
+                status.period.map_or(0, Lifetime::seconds)
+            }),
             (
                 "publication_last_success_timestamp_seconds",
                 "When a token was last read back, seconds since 1970; 0 if none was",

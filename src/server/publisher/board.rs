@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::clock::Clock;
-use crate::domain::{PolicyName, Timestamp};
+use crate::domain::{Lifetime, PolicyName, Timestamp};
 
 /// A target of a publication.
 pub(in crate::server) type TargetKey = (PolicyName, String);
@@ -14,6 +14,8 @@ pub(in crate::server) type TargetKey = (PolicyName, String);
 pub(in crate::server) struct Status {
     /// Since when it is wanted, by this process.
     pub(in crate::server) since: Timestamp,
+    /// How often a token should be published; nothing for one that is on its way out.
+    pub(in crate::server) period: Option<Lifetime>,
     /// When a token was last read back.
     pub(in crate::server) published_at: Option<Timestamp>,
     /// What went wrong last, until something went right.
@@ -43,19 +45,31 @@ impl Board {
     }
 
     /// It went well, and the token there is of then.
-    pub(super) fn went_well(&self, key: &TargetKey, published_at: Option<Timestamp>) {
+    pub(super) fn went_well(
+        &self,
+        key: &TargetKey,
+        period: Option<Lifetime>,
+        published_at: Option<Timestamp>,
+    ) {
         let now = self.now();
         let mut targets = self.targets();
         let status = targets.entry(key.clone()).or_insert_with(|| Status::new(now));
+        status.period = period;
         status.published_at = published_at;
         status.error = None;
     }
 
     /// It went wrong; whether that is news.
-    pub(super) fn went_wrong(&self, key: &TargetKey, error: &str) -> bool {
+    pub(super) fn went_wrong(
+        &self,
+        key: &TargetKey,
+        period: Option<Lifetime>,
+        error: &str,
+    ) -> bool {
         let now = self.now();
         let mut targets = self.targets();
         let status = targets.entry(key.clone()).or_insert_with(|| Status::new(now));
+        status.period = period;
         status.errors += 1;
         let is_news = status.error.as_deref() != Some(error);
         status.error = Some(error.to_owned());
@@ -79,7 +93,7 @@ impl Board {
 
 impl Status {
     fn new(since: Timestamp) -> Self {
-        Self { since, published_at: None, error: None, errors: 0 }
+        Self { since, period: None, published_at: None, error: None, errors: 0 }
     }
 }
 

@@ -76,7 +76,7 @@ impl Target {
                     Duration::from_secs(u64::try_from(seconds).unwrap_or_default()).min(LOOK_EVERY)
                 }
                 Err(failure) => {
-                    if self.shared.board.went_wrong(&self.key, &failure.message) {
+                    if self.shared.board.went_wrong(&self.key, self.period(), &failure.message) {
                         let (publication, target) = &self.key;
                         error!(%publication, target, error = %failure, "a token was not published");
                     }
@@ -134,7 +134,7 @@ impl Target {
             (Step::Retire, _, Some(known)) => self.retire(known).await?,
             (Step::Wait(until), ..) => {
                 let published_at = current.map(|current| current.published_at);
-                self.shared.board.went_well(&self.key, published_at);
+                self.shared.board.went_well(&self.key, self.period(), published_at);
                 return Ok(Looked::Waits(until));
             }
             (
@@ -143,6 +143,10 @@ impl Target {
             ) => return Ok(Looked::Done),
         }
         Ok(Looked::Stepped)
+    }
+
+    fn period(&self) -> Option<Lifetime> {
+        self.spec.as_ref().map(Spec::period)
     }
 
     pub(super) async fn on_record(&self) -> Result<Option<PublicationOnRecord>, Failure> {
