@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write as _};
@@ -20,7 +20,8 @@ use aws_sdk_sts::config::retry::RetryConfig;
 use aws_sdk_sts::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
 use muster::aws::{
-    AwsHttp, CallFailed, Ec2Client, Endpoints, Failure, LookUpBy, OwnCredentials, Place, Service,
+    AwsHttp, CallFailed, Ec2Client, Endpoints, Failure, LookUpBy, OwnCredentials, Place,
+    PutParameter, Service, Ssm, SsmAccess, SsmRole,
 };
 use muster::clock::Clock;
 use muster::domain::{InstanceId, Partition, Timestamp};
@@ -152,6 +153,7 @@ async fn the_sdk_is_answered_as_by_aws() {
     wrong_secrets_are_refused(&emulator).await;
     roles_of_other_accounts_are_assumed(&emulator).await;
     other_services_answer_in_the_account_of_the_signer(&emulator).await;
+    parameters_are_written_by_a_role(&emulator).await;
     a_role_name_of_two_accounts_is_two_roles(&emulator).await;
     everything_listens_on_loopback_alone(&emulator);
 }
@@ -221,6 +223,48 @@ async fn other_services_answer_in_the_account_of_the_signer(emulator: &Emulator)
 }
 
 /// The server's own client of EC2, towards the emulator.
+/// muster's own client of SSM, through the front: a role's session, sealed values, tags, deletion.
+async fn parameters_are_written_by_a_role(emulator: &Emulator) {
+    let simulation = Path::new(emulator.ready["simulation"].as_str().unwrap());
+    let own = OwnCredentials::of_file(&simulation.join("server-credentials.json")).unwrap();
+    let mut endpoints = Endpoints::new(false);
+    for service in [Service::Sts, Service::Ssm] {
+        endpoints.replace(service, None, emulator.endpoint(), true).unwrap();
+    }
+    let ssm = Ssm::new(AwsHttp::plain().unwrap(), endpoints, own, Clock::system(), Arc::default());
+    let account = emulator.account("shop");
+    let access = |names: &str| SsmAccess {
+        region: "us-west-2".parse().unwrap(),
+        role: Some(SsmRole {
+            partition: Partition::Aws,
+            account: account.parse().unwrap(),
+            arn: format!("arn:aws:iam::{account}:role/muster-verifier"),
+            external_id: Some("muster-example".to_owned()),
+            names: vec![names.to_owned()],
+        }),
+    };
+    let (name, folder) = ("/muster/test/web/token", access("/muster/test/web/*"));
+    let tags = BTreeMap::from([("Owner".to_owned(), "platform".to_owned())]);
+    let put = |value| PutParameter {
+        name,
+        value,
+        is_secure: true,
+        kms_key: None,
+        tags: &tags,
+        description: "a token",
+    };
+    assert_eq!(ssm.put(&folder, &put("canary-1")).await, Ok(1));
+    assert_eq!(ssm.put(&folder, &put("canary-2")).await, Ok(2));
+    let found = ssm.get(&folder, &[name, "/muster/test/web/none"], true).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].value.as_str(), found[0].version), ("canary-2", 2));
+    assert_eq!(found[0].arn, format!("arn:aws:ssm:us-west-2:{account}:parameter{name}"));
+    let elsewhere = ssm.put(&access("/muster/test/db/*"), &put("canary")).await.unwrap_err();
+    assert_eq!(elsewhere.kind, Failure::Forbidden);
+    assert_eq!(ssm.delete(&folder, name).await, Ok(true));
+    assert_eq!(ssm.delete(&folder, name).await, Ok(false));
+}
+
 fn ec2_client(emulator: &Emulator) -> Ec2Client {
     let mut endpoints = Endpoints::default();
     for service in [Service::Sts, Service::Ec2] {

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
-use muster::aws::{AwsHttp, Endpoints, OwnCredentials, Service, Ssm, SsmAccess};
+use muster::aws::{AwsHttp, Endpoints, OwnCredentials, PutParameter, Service, Ssm, SsmAccess};
 use muster::clock::{Clock, Stopwatch};
 use muster::domain::TokenSecret;
 use serde_json::{Value, json};
@@ -57,6 +57,20 @@ impl Parameters {
         let access = SsmAccess { region: region.parse().unwrap(), role: None };
         let found = self.1.block_on(self.0.get(&access, &[name], decrypt)).unwrap();
         found.first().map(|parameter| parameter.value.as_str().to_owned())
+    }
+
+    fn overwrite(&self, name: &str, value: &str) {
+        let access = SsmAccess { region: "us-west-2".parse().unwrap(), role: None };
+        let tags = std::collections::BTreeMap::new();
+        let put = PutParameter {
+            name,
+            value,
+            is_secure: true,
+            kms_key: None,
+            tags: &tags,
+            description: "by somebody else",
+        };
+        self.1.block_on(self.0.put(&access, &put)).unwrap();
     }
 
     fn token(&self) -> Option<TokenSecret> {
@@ -348,6 +362,24 @@ fn a_lost_answer_is_looked_for_and_costs_no_token() {
     let (kinds, _) = audit(&site);
     let kinds: Vec<String> = kinds.into_iter().skip(2).map(|(kind, _)| kind).collect();
     assert_eq!(kinds, ["create", "adopt"]);
+}
+
+#[test]
+fn a_parameter_that_somebody_overwrites_is_seen_and_mended() {
+    let mut site = Site::under(&policies("10m", &["us-west-2"]));
+    let before = wait_for_all(&site)[0]["token"].clone();
+    let parameters = Parameters::of(&site);
+    parameters.overwrite(TOKEN, "something else");
+    parameters.overwrite(&format!("{FOLDER}/server"), "evil.example:7443");
+    // A server looks at its start, and then every minute.
+    site.restart(|command| command);
+    wait_until(&site, "another token", || {
+        let text = parameters.get("us-west-2", TOKEN, true)?;
+        let token = TokenSecret::parse(&text).ok()?;
+        (token.name().as_str() != before).then_some(())
+    });
+    let server = parameters.get("us-west-2", &format!("{FOLDER}/server"), true);
+    assert_eq!(server.as_deref(), Some(site.address()), "and what stands beside it");
 }
 
 #[test]

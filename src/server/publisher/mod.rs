@@ -175,6 +175,7 @@ impl TokenPublisher {
             let is_same = wanted.get(key).is_some_and(|spec| *spec == one.spec);
             if !is_same {
                 one.task.abort();
+                self.shared.board.forget(key);
             }
             is_same && !one.task.is_finished()
         });
