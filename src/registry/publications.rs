@@ -221,3 +221,133 @@ impl Registry {
 fn key(name: &PolicyName, target: &str) -> Key {
     Key::new(["publication", name.as_str(), &target.replace('/', ".")])
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::domain::{Lifetime, TokenOrigin};
+    use crate::registry::Duty;
+    use crate::store::MemoryStore;
+
+    const NOW: Timestamp = Timestamp::from_unix_seconds(1_800_000_000);
+    const TARGET: &str = "aws/us-west-2/own";
+
+    fn name() -> PolicyName {
+        "web".parse().unwrap()
+    }
+
+    fn token(name: &str) -> Token {
+        Token {
+            name: name.parse().unwrap(),
+            public_key: "00".repeat(32).parse().unwrap(),
+            policy: self::name(),
+            node: None,
+            cidrs: Vec::new(),
+            labels: BTreeMap::new(),
+            description: None,
+            created_at: NOW,
+            expires_at: Some(NOW.plus(Lifetime::from_hours(1))),
+            max_uses: None,
+            origin: TokenOrigin::Publication { publication: self::name(), target: TARGET.into() },
+        }
+    }
+
+    fn publication(creating: &str) -> Publication {
+        let region = "us-west-2".parse().unwrap();
+        Publication {
+            name: name(),
+            target: TARGET.to_owned(),
+            policy: name(),
+            place: PublicationPlace { region, role: None, parameter: "/muster/web".to_owned() },
+            creating: Some(CreatingToken {
+                token: creating.parse().unwrap(),
+                key: token(creating).public_key,
+                expires_at: NOW.plus(Lifetime::from_hours(1)),
+            }),
+            current: None,
+            previous: None,
+        }
+    }
+
+    async fn lease(registry: &Registry, holder: &str, at: Timestamp) -> Lease {
+        let life = Lifetime::from_seconds(15);
+        registry.take_lease(Duty::Publishing, holder, life, at).await.unwrap().unwrap()
+    }
+
+    async fn make(registry: &Registry, lease: &Lease, name: &str) -> Result<(), NotChanged> {
+        let known = registry.publication(&self::name(), TARGET).await.unwrap();
+        let change = PublicationChange {
+            next: Some(publication(name)),
+            add: Some(token(name)),
+            ..PublicationChange::default()
+        };
+        let key = (&self::name(), TARGET);
+        registry.change_publication(lease, key, known.as_ref(), change, Vec::new()).await
+    }
+
+    async fn names(registry: &Registry) -> Vec<String> {
+        let tokens = registry.tokens().await.unwrap();
+        tokens.iter().map(|state| state.token.name.to_string()).collect()
+    }
+
+    #[tokio::test]
+    async fn who_lost_the_lease_makes_no_token() {
+        let registry = Registry::new(Arc::new(MemoryStore::default()));
+        let first = lease(&registry, "a", NOW).await;
+        make(&registry, &first, "web-1").await.unwrap();
+        let second = lease(&registry, "b", NOW.plus(Lifetime::from_seconds(15))).await;
+        let refused = make(&registry, &first, "web-2").await;
+        assert!(matches!(refused, Err(NotChanged::Overtaken)), "{refused:?}");
+        assert_eq!(names(&registry).await, ["web-1"]);
+        make(&registry, &second, "web-3").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_planned_on_an_older_record_is_void() {
+        let registry = Registry::new(Arc::new(MemoryStore::default()));
+        let lease = lease(&registry, "a", NOW).await;
+        let key = (&name(), TARGET);
+        make(&registry, &lease, "web-1").await.unwrap();
+        let old = registry.publication(&name(), TARGET).await.unwrap();
+        make(&registry, &lease, "web-2").await.unwrap();
+        for known in [old.as_ref(), None] {
+            let change = PublicationChange {
+                revoke: vec!["web-2".parse().unwrap()],
+                ..PublicationChange::default()
+            };
+            let refused = registry.change_publication(&lease, key, known, change, Vec::new()).await;
+            assert!(matches!(refused, Err(NotChanged::Overtaken)), "{refused:?}");
+        }
+        assert_eq!(names(&registry).await, ["web-1", "web-2"]);
+    }
+
+    #[tokio::test]
+    async fn an_end_is_brought_forward_and_never_put_off_and_what_is_removed_stays_so() {
+        let registry = Registry::new(Arc::new(MemoryStore::default()));
+        let lease = lease(&registry, "a", NOW).await;
+        make(&registry, &lease, "web-1").await.unwrap();
+        let web = token("web-1").name;
+        let shorten = async |minutes| {
+            let known = registry.publication(&name(), TARGET).await.unwrap();
+            let ends_at = NOW.plus(Lifetime::from_minutes(minutes));
+            let change = PublicationChange {
+                next: Some(publication("web-2")),
+                shorten: Some(OutgoingToken { token: web.clone(), ends_at }),
+                ..PublicationChange::default()
+            };
+            let key = (&name(), TARGET);
+            let changed =
+                registry.change_publication(&lease, key, known.as_ref(), change, Vec::new());
+            changed.await.unwrap();
+            let state = registry.token(&web).await.unwrap();
+            state.map(|state| state.token.expires_at.unwrap().since(NOW))
+        };
+        assert_eq!(shorten(5).await, Some(Lifetime::from_minutes(5)));
+        assert_eq!(shorten(50).await, Some(Lifetime::from_minutes(5)));
+        registry.remove_token(&web, |_| Ok(Vec::new())).await.unwrap();
+        assert_eq!(shorten(1).await, None, "an operator's removal is not undone");
+    }
+}

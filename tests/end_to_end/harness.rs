@@ -59,6 +59,10 @@ instance_profile = "web"
 id = "i-0b000000000000001"
 account = "999988887777"
 region = "us-west-2"
+[[roles]]
+account = "444455556666"
+name = "muster-publisher"
+external_id = "muster-example"
 "#;
 pub(crate) const POLICY: &str = r#"
 apiVersion: muster/v1

@@ -271,6 +271,35 @@ fn a_target_that_fails_stops_no_other() {
     assert!(metrics.contains(errors), "{metrics}");
 }
 
+// I12: into another account by its role, whose session may touch these parameters alone.
+#[test]
+fn a_role_writes_in_its_own_account_in_the_layout_that_is_asked_for() {
+    let text = policies("10m", &["us-west-2"]).replace(
+        "    - region: us-west-2\n",
+        "    - region: us-west-2\n      account: \"444455556666\"\n      external_id: \
+         muster-example\n      role: arn:aws:iam::444455556666:role/muster-publisher\n      \
+         kms_key: alias/muster\n      tags: {Owner: platform}\n",
+    ) + "  layout: {teleport: {cluster: prod, role: node}}\n";
+    let site = Site::under(&text);
+    let one = &wait_for_all(&site)[0];
+    assert_eq!(one["target"], "aws/us-west-2/444455556666");
+    let arn = "arn:aws:ssm:us-west-2:444455556666:parameter/teleport/prod/tokens/node";
+    assert_eq!(
+        (&one["arn"], &one["parameter"]),
+        (&json!(arn), &json!("/teleport/prod/tokens/node"))
+    );
+    let (_, text) = audit(&site);
+    assert!(text.contains("444455556666"), "{text}");
+    let parameters = Parameters::of(&site);
+    let own = parameters.get("us-west-2", "/teleport/prod/tokens/node", true);
+    assert_eq!(own, None, "nothing of it is in the server's account");
+    let calls = steer(&site, "GET", "calls", "");
+    let calls: Value = serde_json::from_str(calls.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    assert_eq!(calls["sts"]["AssumeRole"], 1);
+    assert_eq!(calls["ssm"]["AddTagsToResource"], 1);
+    assert_eq!(calls["ssm"]["PutParameter"], 2, "the pin and the token");
+}
+
 /// Publishes once, makes the next rotation stop with this fault, kills the server there, and starts
 /// it again; everything that the audit log says of the publication, in the order of the alphabet.
 fn killed(stop: &Value, is_there: impl Fn(&Site) -> bool) -> Vec<String> {
