@@ -3,7 +3,7 @@
 CARGO ?= cargo
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test ca-contract check bench fuzz deps help package package-check
+.PHONY: demo test soak ca-contract check bench fuzz deps help package package-check
 
 help: ## Shows this list.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -20,6 +20,9 @@ test: deps ## Runs every test.
 
 ca-contract: deps ## Prints what each CA backend keeps of the contract, and how broken ones are caught.
 	$(CARGO) test --locked --test join contract::every_backend -- --nocapture
+
+soak: deps ## Rotates tokens every 5 s for 3 minutes while SSM fails and 50 agents join.
+	MUSTER_SOAK_SECONDS=180 $(CARGO) test --locked --test soak -- --nocapture
 
 check: ## Formatting, lints, documentation and the rules for dependencies.
 	$(CARGO) fmt --check

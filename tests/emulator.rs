@@ -31,6 +31,11 @@ use support::Emulator;
 use tokio::task::JoinSet;
 
 impl Emulator {
+    /// What the simulator in front has counted.
+    fn calls(&self) -> Value {
+        serde_json::from_str(&self.control("GET", "/_sim/calls", "")).unwrap()
+    }
+
     fn account(&self, name: &str) -> &str {
         self.ready["accounts"][name].as_str().unwrap()
     }

@@ -42,9 +42,10 @@ pub async fn join(
     let mut stale = 0;
     let network = Network::new(options.means.clone(), clock.clone());
     loop {
+        // In a box, because what is nested in it is deep enough to trouble the compiler.
         // The last attempt is cut off too: who waits for us was promised an answer by then.
         let left = options.timeout.saturating_sub(watch.elapsed());
-        let error = match timeout(left, attempt(options, &network, report)).await {
+        let error = match timeout(left, Box::pin(attempt(options, &network, report))).await {
             Ok(Ok(record)) => return Ok(record),
             Ok(Err(error)) => error,
             Err(_) => return Err(local(Code::TimedOut, &"the time given for the join is over")),
@@ -74,7 +75,7 @@ fn jitter(most: Duration) -> Duration {
 }
 
 /// A random number from 0 to 1.
-pub(super) fn random_part() -> f64 {
+pub(in crate::agent) fn random_part() -> f64 {
     let mut random = [0; 4];
     if aws_lc_rs::rand::fill(&mut random).is_err() {
         return 1.0;

@@ -47,11 +47,6 @@ impl Emulator {
         endpoint
     }
 
-    /// What the simulator in front has counted.
-    pub(crate) fn calls(&self) -> Value {
-        serde_json::from_str(&self.control("GET", "/_sim/calls", "")).unwrap()
-    }
-
     /// A request to the controls of the simulator in front; what it answers.
     pub(crate) fn control(&self, method: &str, path: &str, body: &str) -> String {
         let address = self.endpoint().strip_prefix("http://").unwrap();

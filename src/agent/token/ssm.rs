@@ -1,11 +1,13 @@
 //! A token, and what is published beside it, as parameters of SSM.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
 use super::{ParameterPath, denied, unavailable};
+use crate::agent::join::random_part;
 use crate::aws::{
     AwsHttp, CallFailed, Endpoints, Failure, HttpSettings, Imds, OwnCredentials, Parameter,
     Service, Ssm, SsmAccess,
@@ -42,6 +44,11 @@ impl SsmSettings {
         Ok(endpoints)
     }
 }
+
+/// How long a read that failed rests at most before it is made again, while the server waits. After
+/// them the attempt has failed, and the next one comes by the agent's own pauses.
+const PAUSES: [Duration; 3] =
+    [Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(400)];
 
 /// Parameters, wherever they are. The real ones are those of SSM; tests have others.
 pub(in crate::agent) trait Parameters {
@@ -98,7 +105,18 @@ impl SsmParameters {
 impl Parameters for SsmParameters {
     async fn values(&self, names: &[&str]) -> Result<Vec<(String, Zeroizing<String>)>, JoinError> {
         let (ssm, access) = self.access().await?;
-        let found = ssm.get(&access, names, true).await.map_err(|error| failed(&error))?;
+        let mut pauses = PAUSES.into_iter();
+        let found = loop {
+            match ssm.get(&access, names, true).await {
+                Ok(found) => break found,
+                Err(error) => match pauses.next() {
+                    Some(most) if error.kind != Failure::Forbidden => {
+                        tokio::time::sleep(most.mul_f64(random_part())).await;
+                    }
+                    Some(_) | None => return Err(failed(&error)),
+                },
+            }
+        };
         Ok(found.into_iter().map(|Parameter { name, value, .. }| (name, value)).collect())
     }
 
