@@ -59,24 +59,25 @@ pub(super) async fn join(
     let starts_over = state.starts_over()?;
     let key = state.key()?;
     let mut earlier = Vec::new();
-    let mut ways = methods.ways(record.as_ref(), starts_over, outside.now()).into_iter().peekable();
+    let next_key = state.unanswered_key()?;
+    let mut ways = methods.ways(record.as_ref(), starts_over, outside.now());
+    ways.retain(|way| *way != Way::NextKeyAlone || next_key.is_some());
+    let mut ways = ways.into_iter().peekable();
     while let Some(way) = ways.next() {
         let joined = async {
             let policy = match (way, &record) {
                 // Its enrollment's: a node comes back to where it was.
-                (Way::KeyAlone, Some(record)) => record.policy.clone(),
-                (Way::KeyAlone, None) | (Way::Ec2 | Way::Token, _) => {
+                (Way::KeyAlone | Way::NextKeyAlone, Some(record)) => record.policy.clone(),
+                (Way::KeyAlone | Way::NextKeyAlone, None) | (Way::Ec2 | Way::Token, _) => {
                     outside.policy(way.method()).await?
                 }
             };
-            ask(
-                state,
-                outside,
-                &Question { way, key: &key, policy: &policy },
-                current.as_ref(),
-                None,
-            )
-            .await
+            let key = match (way, &next_key) {
+                (Way::NextKeyAlone, Some(next_key)) => next_key,
+                (Way::NextKeyAlone, None) | (Way::Ec2 | Way::Token | Way::KeyAlone, _) => &key,
+            };
+            ask(state, outside, &Question { way, key, policy: &policy }, current.as_ref(), None)
+                .await
         };
         match joined.await {
             Ok(record) => return Ok(record),

@@ -86,7 +86,8 @@ impl MethodList {
     }
 
     /// The ways to ask at a join, in order. A node of a token whose certificate has ended first
-    /// tries to come back with the key that it had.
+    /// tries to come back: with the key that it last asked a renewal for, whose reply may be lost, and
+    /// with the key that it had.
     pub(super) fn ways(
         &self,
         record: Option<&NodeRecord>,
@@ -96,8 +97,8 @@ impl MethodList {
         let comes_back = self.contains(Method::Token)
             && !starts_over
             && record.is_some_and(|it| it.method == Method::Token && it.not_after <= now);
-        let back = comes_back.then_some(Way::KeyAlone);
-        back.into_iter().chain(self.0.iter().copied().map(Way::first)).collect()
+        let back = [Way::NextKeyAlone, Way::KeyAlone].into_iter().filter(|_| comes_back);
+        back.chain(self.0.iter().copied().map(Way::first)).collect()
     }
 }
 
@@ -111,6 +112,8 @@ pub(super) enum Way {
     /// By the method of tokens and without one: the key was admitted before. At a renewal, and to
     /// come back.
     KeyAlone,
+    /// Likewise with the key of a renewal that was asked for and never answered.
+    NextKeyAlone,
 }
 
 impl Way {
@@ -134,7 +137,7 @@ impl Way {
     pub(super) const fn method(self) -> Method {
         match self {
             Self::Ec2 => Method::Ec2,
-            Self::Token | Self::KeyAlone => Method::Token,
+            Self::Token | Self::KeyAlone | Self::NextKeyAlone => Method::Token,
         }
     }
 
@@ -144,6 +147,7 @@ impl Way {
             Self::Ec2 => "ec2",
             Self::Token => "token",
             Self::KeyAlone => "token (key alone)",
+            Self::NextKeyAlone => "token (next key alone)",
         }
     }
 }
@@ -202,7 +206,12 @@ mod tests {
         let (ended, alive) = (record(Method::Token, 0), record(Method::Token, 1));
         let of_ec2 = record(Method::Ec2, -1);
         for (list, record, starts_over, ways) in [
-            (&both, Some(&ended), false, vec![Way::KeyAlone, Way::Ec2, Way::Token]),
+            (
+                &both,
+                Some(&ended),
+                false,
+                vec![Way::NextKeyAlone, Way::KeyAlone, Way::Ec2, Way::Token],
+            ),
             (&both, Some(&ended), true, vec![Way::Ec2, Way::Token]),
             (&both, Some(&alive), false, vec![Way::Ec2, Way::Token]),
             (&both, Some(&of_ec2), false, vec![Way::Ec2, Way::Token]),

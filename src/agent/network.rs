@@ -164,7 +164,9 @@ impl Network {
                     .await
                     .map_err(|error| attester.explain(error));
             }
-            Way::KeyAlone => (Connection::to(&contact).await?, TokenAttester::new(None, ask.key)),
+            Way::KeyAlone | Way::NextKeyAlone => {
+                (Connection::to(&contact).await?, TokenAttester::new(None, ask.key))
+            }
             Way::Token => {
                 let reader = token.ok_or_else(no_source)?;
                 // The server first: a source is not even opened for one that is not trusted (B2).

@@ -223,6 +223,19 @@ impl StateDirectory {
         self.try_next_key().map_err(|what| self.unusable(what))
     }
 
+    /// The key that a renewal was asked for with, if no answer to that was kept.
+    pub fn unanswered_key(&self) -> Result<Option<NodeKey>, StateUnusable> {
+        let unanswered = || {
+            let current = self.try_current_key()?;
+            let pending = self.key_in(PENDING)?;
+            let is_of_current = |key: &NodeKey| {
+                current.as_ref().is_none_or(|current| current.public_key() == key.public_key())
+            };
+            Ok(pending.filter(|key| !is_of_current(key)))
+        };
+        unanswered().map_err(|what| self.unusable(what))
+    }
+
     /// Forgets the pending key, of which the server said that it can never be used.
     pub fn discard_next_key(&self) -> Result<(), StateUnusable> {
         let removed = self.directory().remove_child(PENDING);

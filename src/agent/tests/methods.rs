@@ -185,6 +185,24 @@ async fn a_node_that_may_not_come_back_joins_with_its_token_in_the_same_turn() {
     assert_eq!(last_error(&world), None);
 }
 
+// I5: the reply of a renewal was lost and the node went off. The server may have made the certificate of
+// the key that it asked with, and then that key comes back, and the one before it does not.
+#[tokio::test]
+async fn a_node_comes_back_with_the_key_of_an_unanswered_renewal_before_its_own() {
+    let world = with(&[Method::Token]);
+    let mut agent = joined(&world).await;
+    let own = certified_key(&world);
+    world.next_are(&[Fate::Refused(Code::ServerUnreachable)]);
+    next_turn(&world, &mut agent).await;
+    let asked_with = world.take_asked()[0].key.clone();
+    world.clock.advance(Lifetime::from_hours(13));
+    world.next_are(&[Fate::Refused(Code::TokenUnknown)]);
+    next_turn(&world, &mut agent).await;
+    let asked = world.take_asked();
+    assert_eq!(ways(&asked), [Way::NextKeyAlone, Way::KeyAlone]);
+    assert_eq!([&asked[0].key, &asked[1].key], [&asked_with, &own]);
+}
+
 // A key that one method's answer gives up is not asked with by another for ever.
 #[tokio::test]
 async fn a_key_that_is_taken_is_replaced_whichever_method_said_so() {
