@@ -194,7 +194,7 @@ async fn a_node_comes_back_with_the_key_of_an_unanswered_renewal_before_its_own(
     let own = certified_key(&world);
     world.next_are(&[Fate::Refused(Code::ServerUnreachable)]);
     next_turn(&world, &mut agent).await;
-    let asked_with = world.take_asked()[0].key.clone();
+    let asked_with = world.take_asked()[0].key;
     world.clock.advance(Lifetime::from_hours(13));
     world.next_are(&[Fate::Refused(Code::TokenUnknown)]);
     next_turn(&world, &mut agent).await;
