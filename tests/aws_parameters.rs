@@ -115,7 +115,7 @@ async fn a_parameter_is_written_read_listed_and_deleted() {
     for n in 0..12 {
         assert_eq!(world.put(&own(), &format!("/muster/test/more/{n}"), "v").await, Ok(1));
     }
-    let names = world.ssm.names_below(&own(), "/muster/test", true).await.unwrap();
+    let names = world.ssm.names_below(&own().region, "/muster/test", true).await.unwrap();
     assert_eq!((names.len(), names.last().map(String::as_str)), (13, Some(TOKEN)));
     assert_eq!(world.ssm.delete(&own(), TOKEN).await, Ok(true));
     assert_eq!(world.ssm.delete(&own(), TOKEN).await, Ok(false));

@@ -122,7 +122,7 @@ impl Parameters for SsmParameters {
 
     async fn names_below(&self, path: &str) -> Result<Vec<String>, JoinError> {
         let (ssm, access) = self.access().await?;
-        ssm.names_below(&access, path, true).await.map_err(|error| failed(&error))
+        ssm.names_below(&access.region, path, true).await.map_err(|error| failed(&error))
     }
 }
 

@@ -202,7 +202,8 @@ fn request_of(access: &SsmAccess, role: &SsmRole) -> Result<RoleRequest, CallFai
     })
 }
 
-/// What a session may do, whatever else the role may: these parameters, and KMS for them alone.
+/// What a session may do, whatever else the role may: read and write these parameters, and use KMS
+/// through SSM.
 fn session_policy(access: &SsmAccess, role: &SsmRole) -> Result<String, CallFailed> {
     let SsmAccess { region, .. } = access;
     let SsmRole { partition, account, names, .. } = role;

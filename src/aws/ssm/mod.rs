@@ -118,10 +118,12 @@ impl Ssm {
     /// The names of the parameters below a path, of which no value is decrypted and none is kept.
     pub async fn names_below(
         &self,
-        access: &SsmAccess,
+        region: &Region,
         path: &str,
         is_recursive: bool,
     ) -> Result<Vec<String>, CallFailed> {
+        // A role's session is for parameters that are named.
+        let access = &SsmAccess { region: region.clone(), role: None };
         let (mut names, mut next) = (Vec::new(), None::<String>);
         for _ in 0..PAGES_MAX {
             let asked = self.0.call(access, |client| {
