@@ -18,6 +18,8 @@ const DIGITS: usize = 32;
 const FILE_BYTES_MAX: u64 = 256;
 const MACHINE_ID: &str = "etc/machine-id";
 const PRODUCT_UUID: &str = "sys/class/dmi/id/product_uuid";
+/// On EC2's Nitro machines the instance's own id, and readable by everybody.
+const BOARD_ASSET_TAG: &str = "sys/class/dmi/id/board_asset_tag";
 
 /// What state is stamped with: `i-0123456789abcdef0`, or `machine-` and 32 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,19 +42,22 @@ pub struct NoMachineId;
 impl MachineId {
     /// The host whose files are below `root`, which is `/`.
     ///
-    /// A cloned disk keeps `/etc/machine-id`, but its new machine has another product UUID. That one
-    /// is only readable by root: an agent that runs as somebody else goes by the machine id alone.
+    /// A cloned disk keeps `/etc/machine-id`, but its new machine has another asset tag and product
+    /// UUID, where it has them. The UUID is only readable by root.
     pub fn of_host(root: &Path) -> Result<Self, NoMachineId> {
         // An image that is to be copied says `uninitialized`, or nothing.
         let machine_id =
             line(&root.join(MACHINE_ID)).filter(|id| id != "uninitialized").ok_or(NoMachineId)?;
         let product_uuid = line(&root.join(PRODUCT_UUID)).unwrap_or_default();
+        let asset_tag = line(&root.join(BOARD_ASSET_TAG)).unwrap_or_default();
         // Hashed: machine-id(5) asks that it is not shown to others, and the name goes into logs.
         let mut hash = Context::new(&SHA256);
         hash.update(b"muster/machine/v1\0");
         hash.update(machine_id.as_bytes());
         hash.update(b"\0");
         hash.update(product_uuid.to_ascii_lowercase().as_bytes());
+        hash.update(b"\0");
+        hash.update(asset_tag.as_bytes());
         let digits = hex::encode(hash.finish().as_ref());
         Ok(Self(format!("{PREFIX}{}", digits.get(..DIGITS).unwrap_or_default())))
     }

@@ -120,6 +120,10 @@ impl Network {
         let is_unreached =
             outcome.as_ref().is_err_and(|error| error.code == Code::ServerUnreachable);
         known.unreached = if is_unreached { known.unreached + 1 } else { 0 };
+        // The token may have moved: that is SSM's word, and no server's.
+        if outcome.as_ref().is_err_and(|error| error.code == Code::TokenSourceDenied) {
+            *known = Known::default();
+        }
         if known.unreached >= UNREACHED_MAX && self.configured.from_ssm.is_some() {
             *known = Known::default();
         }
@@ -180,7 +184,7 @@ impl Network {
             }
         };
         let answer = finish(connection, ask, trust, &request, &attester).await?;
-        if let (Way::Token, Some(reader)) = (ask.way, token) {
+        if let Some(reader) = token {
             reader.forget();
         }
         Ok(answer)

@@ -118,10 +118,16 @@ pub(super) fn step(held: &Held, last: Last, at: Timestamp) -> Step {
 }
 
 /// Whether the server has refused in a way that another renewal would not change. What the node
-/// itself found wrong (`SERVER_UNTRUSTED`, `STATE_UNUSABLE`) says nothing of the next renewal, and a
+/// itself found wrong (`SERVER_UNTRUSTED`, a source of tokens that it may not read) says nothing of the next renewal, and a
 /// key that is taken is replaced.
 fn is_final_word(code: Code) -> bool {
-    let is_own = [Code::ServerUntrusted, Code::ResultRejected, Code::StateUnusable];
+    let is_own = [
+        Code::ServerUntrusted,
+        Code::ResultRejected,
+        Code::StateUnusable,
+        Code::TokenSourceDenied,
+        Code::TokenMalformed,
+    ];
     let is_refusal = matches!(code.class(), Class::Denied | Class::Invalid);
     is_refusal && code != Code::KeyInUse && !is_own.contains(&code)
 }

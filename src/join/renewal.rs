@@ -117,7 +117,7 @@ impl JoinService {
         if let Err(conflict) = early {
             let is_clone = conflict.code == Code::CloneSuspected;
             let locks = is_clone
-                && !view.has_revoked(certificate)
+                && !conflict.is_put_out
                 && !self.needs_no_lock(method.as_ref(), &candidates, &presented).await?;
             return Err(self.lock_clone(conflict, locks, holder, trace).await);
         }
@@ -180,7 +180,7 @@ impl JoinService {
         holder: &Enrollment,
         trace: &Trace,
     ) -> Stop {
-        if conflict.code == Code::CloneSuspected && is_unproven {
+        if conflict.code == Code::CloneSuspected && is_unproven && !conflict.is_put_out {
             let lock = Lock {
                 target: LockTarget::Node(holder.node_id.clone()),
                 reason: format!("clone signal: {}", conflict.message),

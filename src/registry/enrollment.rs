@@ -306,6 +306,13 @@ impl Enrollment {
         }
     }
 
+    /// Whether a certificate that was the node's is so no more by another key's taking its place, which
+    /// revoked it; what the node gave up by itself is kept in mind until it ends.
+    pub(super) fn has_revoked(&self, serial: Serial) -> bool {
+        let held = self.issues().map(|issue| issue.order.serial);
+        held.chain(self.superseded.iter().map(|one| one.serial)).all(|known| known != serial)
+    }
+
     /// Whether it has so many certificates that no more are made before some end.
     pub(super) fn is_full(&self, now: Timestamp) -> bool {
         let alive = self.superseded.iter().filter(|one| one.not_after > now).count();

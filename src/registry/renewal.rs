@@ -57,7 +57,9 @@ fn standing<'v>(
     let which = enrollment.which(presented).ok_or_else(|| {
         let message = "a certificate was shown that this node has given up: somebody has a copy of \
                        its state directory, or it was restored from a snapshot";
-        Conflict::new(Code::CloneSuspected, message, Some(enrollment))
+        let mut conflict = Conflict::new(Code::CloneSuspected, message, Some(enrollment));
+        conflict.is_put_out = enrollment.has_revoked(presented.serial);
+        conflict
     })?;
     Ok((enrollment, which))
 }

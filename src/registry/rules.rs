@@ -122,6 +122,9 @@ pub struct Conflict {
     pub bound_at: Option<Timestamp>,
     /// A later run than any on record is known: no document from before this is good any more.
     pub floor: Option<Timestamp>,
+    /// The certificate that was shown is revoked already, since another key took its place: its holder
+    /// is put out, and a copy of it is no news of those who hold the node now.
+    pub is_put_out: bool,
 }
 
 impl Conflict {
@@ -134,6 +137,7 @@ impl Conflict {
             bound_from: enrollment.map(|one| one.source.clone()),
             bound_at: enrollment.map(|one| one.renewed_at),
             floor: None,
+            is_put_out: false,
         })
     }
 

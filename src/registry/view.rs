@@ -124,16 +124,6 @@ impl View {
         renewal::refuse_early(self, place.as_str(), presented, new_key, epoch)
     }
 
-    /// Whether another key has taken this certificate's place, which revoked it: its holder is put out
-    /// already, and a copy of it is no news of those who hold the node now.
-    pub fn has_revoked(&self, presented: &PresentedCertificate) -> bool {
-        self.enrollment().is_some_and(|enrollment| {
-            let held = enrollment.issues().map(|issue| issue.order.serial);
-            let given_up = enrollment.superseded.iter().map(|one| one.serial);
-            held.chain(given_up).all(|serial| serial != presented.serial)
-        })
-    }
-
     /// Refuses whatever a lock holds.
     pub(super) fn refuse_locked(&self, now: Timestamp) -> Result<(), Box<Conflict>> {
         let locks = self.locks.iter().filter_map(|(_, lock)| lock.as_ref());

@@ -411,6 +411,38 @@ fn a_parameter_that_somebody_overwrites_is_seen_and_mended() {
     assert_eq!(server.as_deref(), Some(site.address()), "and what stands beside it");
 }
 
+// By pin and server a node chooses whom it trusts: whoever changes them is seen although the token stands.
+#[test]
+fn what_stands_beside_the_token_is_looked_at_too() {
+    let mut site = Site::under(&policies("10m", &["us-west-2"]));
+    let before = wait_for_all(&site)[0]["token"].clone();
+    let parameters = Parameters::of(&site);
+    parameters.overwrite(&format!("{FOLDER}/pin"), "sha256:somebody-else");
+    // A server looks at its start, and then every minute.
+    site.restart(|command| command);
+    wait_until(&site, "the pin is the server's", || {
+        let pin = parameters.get("us-west-2", &format!("{FOLDER}/pin"), false)?;
+        (pin.trim() == site.pin()).then_some(())
+    });
+    assert_eq!(publications(&site)[0]["token"], before, "the token stays");
+    let (kinds, text) = audit(&site);
+    assert_eq!(kinds.last().unwrap().0, "mended", "{text}");
+}
+
+#[test]
+fn terms_that_are_narrowed_hold_for_the_next_token_at_once() {
+    let site = Site::under(&policies("10m", &["us-west-2"]));
+    let before = wait_for_all(&site)[0]["token"].clone();
+    let narrower = policies("10m", &["us-west-2"]).replace("max_uses: unlimited", "max_uses: 7");
+    fs::write(site.path("policies/policies.yaml"), narrower).unwrap();
+    let token = wait_until(&site, "another token", || {
+        let token = publications(&site)[0]["token"].clone();
+        (token != before && publications(&site)[0]["state"] == "published").then_some(token)
+    });
+    let shown = site.local(&["tokens", "show", token.as_str().unwrap()]);
+    assert_eq!(shown.yes()["max_uses"], 7);
+}
+
 #[test]
 fn what_nobody_wants_any_more_is_revoked_and_taken_out_of_ssm() {
     let site = Site::under(&policies("10m", &["us-west-2"]));

@@ -67,7 +67,8 @@ pub(super) fn unusable(detail: impl Into<String>) -> CallFailed {
     CallFailed::new(Service::Ssm, Failure::Unavailable, detail)
 }
 
-/// By code before status: SSM throttles with 400.
+/// By code before status: SSM throttles with 400. What is wrong with a signature or its credentials
+/// passes: a clock is set soon after a boot, and credentials are renewed.
 fn kind_of(status: u16, code: &str) -> Failure {
     match code {
         "ThrottlingException" | "Throttling" | "RequestLimitExceeded" | "TooManyUpdates" => {
@@ -76,11 +77,6 @@ fn kind_of(status: u16, code: &str) -> Failure {
         _ if status == 429 => Failure::Throttled,
         "AccessDeniedException"
         | "AccessDenied"
-        | "UnrecognizedClientException"
-        | "InvalidSignatureException"
-        | "IncompleteSignature"
-        | "ExpiredTokenException"
-        | "ExpiredToken"
         | "OptInRequired"
         | "ValidationException"
         | "InvalidKeyId"

@@ -41,7 +41,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long the store may take.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many targets ask AWS at a time.
-const TARGETS_AT_A_TIME: usize = 8;
+const TARGETS_AT_A_TIME: usize = 64;
 /// How long a rotation that somebody asked for may take: beside, put, tags, read-back, 5 s each.
 const ASKED_TIMEOUT: Duration = Duration::from_secs(90);
 /// How many may ask for one target at a time.

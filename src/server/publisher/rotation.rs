@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use aws_lc_rs::rand;
+use tracing::warn;
 use zeroize::Zeroizing;
 
 use super::failure::Failure;
@@ -30,7 +31,7 @@ impl Target {
         known: Option<&PublicationOnRecord>,
     ) -> Result<(), Failure> {
         // First what nodes need beside it: whoever sees the token sees them too.
-        self.write_beside(spec).await?;
+        self.write_beside(spec, known.map(|known| &known.publication)).await?;
         let now = self.now()?;
         let secret = self.new_secret()?;
         let token = self.token(spec, &secret, now);
@@ -93,7 +94,8 @@ impl Target {
         let Some(creating) = &known.publication.creating else { return Ok(()) };
         let now = self.now()?;
         let on_record = self.shared.joins.registry.token(&creating.token).await?;
-        let is_alive = on_record.is_some_and(|state| !state.token.has_expired(now));
+        let is_good = |token: &Token| !token.has_expired(now) && self.is_wanted(token);
+        let is_alive = on_record.is_some_and(|state| is_good(&state.token));
         if let Some(parameter) = self.read_back(spec, &creating.key, &creating.token).await?
             && is_alive
         {
@@ -208,8 +210,13 @@ impl Target {
         }))
     }
 
-    /// Writes what stands beside the token, where it differs from what is there.
-    async fn write_beside(&self, spec: &Spec) -> Result<(), Failure> {
+    /// Writes what stands beside the token, where it differs from what is there. Where a token is
+    /// published already it should not differ: by these parameters nodes choose whom to trust.
+    pub(super) async fn write_beside(
+        &self,
+        spec: &Spec,
+        known: Option<&Publication>,
+    ) -> Result<(), Failure> {
         let anchors = self.shared.joins.authority.trust_anchors().await;
         let anchors = anchors.map_err(|error| {
             Failure::new(Code::CaUnavailable, format!("the node CA's bundle: {error}"))
@@ -231,6 +238,15 @@ impl Target {
             let there = found.iter().find(|parameter| parameter.name == **name);
             there.is_none_or(|parameter| *parameter.value != *value)
         });
+        if let Some(published) = known.filter(|known| known.current.is_some())
+            && !wanted.is_empty()
+        {
+            let names: Vec<&str> = wanted.keys().copied().collect();
+            warn!(publication = %self.key.0, target = self.key.1, parameters = ?names,
+                "what stands beside the token is not what was written, and is written anew");
+            let record = record("publication-mended", published, None, self.now()?);
+            self.shared.joins.audit.write(&record.with("parameters", names.join(" "))).await?;
+        }
         let no_tags = BTreeMap::new();
         for (name, value) in wanted {
             let put = PutParameter {

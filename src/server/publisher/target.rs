@@ -12,7 +12,8 @@ use super::board::TargetKey;
 use super::failure::Failure;
 use super::plan::{self, Circumstances, Step};
 use super::spec::Spec;
-use crate::domain::{Code, Lifetime, Timestamp};
+use crate::domain::{Code, Lifetime, Timestamp, Token};
+use crate::policy::TokenTerms;
 use crate::registry::{Lease, PublicationOnRecord};
 
 /// How long until a failed step is tried again, doubling, with a part left to chance.
@@ -103,7 +104,10 @@ impl Target {
         let publication = known.as_ref().map(|known| &known.publication);
         let current = publication.and_then(|publication| publication.current.as_ref());
         let is_current_alive = match current {
-            Some(current) => self.shared.joins.registry.token(&current.token).await?.is_some(),
+            Some(current) => {
+                let on_record = self.shared.joins.registry.token(&current.token).await?;
+                on_record.is_some_and(|state| self.is_wanted(&state.token))
+            }
             None => false,
         };
         let mut circumstances = Circumstances { is_current_alive, is_asked };
@@ -114,6 +118,7 @@ impl Target {
             && self.verified_at.is_none_or(|at| now.since(at) >= VERIFY_EVERY)
         {
             if self.read_back(spec, &current.key, &current.token).await?.is_some() {
+                self.write_beside(spec, publication).await?;
                 self.verified_at = Some(now);
             } else {
                 warn!(publication = %self.key.0, target = self.key.1,
@@ -143,6 +148,17 @@ impl Target {
             ) => return Ok(Looked::Done),
         }
         Ok(Looked::Stepped)
+    }
+
+    /// Whether a token is what the policies in force want: terms that were narrowed hold at once.
+    pub(super) fn is_wanted(&self, token: &Token) -> bool {
+        self.spec.as_ref().is_none_or(|spec| {
+            let TokenTerms { life, max_uses, cidrs, labels } = &spec.tokens;
+            token.lifetime() == Some(*life)
+                && token.max_uses == *max_uses
+                && token.cidrs == *cidrs
+                && token.labels == *labels
+        })
     }
 
     fn period(&self) -> Option<Lifetime> {
