@@ -296,8 +296,11 @@ fn parse(text: &str) -> Result<ConfigFile, String> {
 fn read(path: &Path) -> Result<String, UnusableConfig> {
     let mut text = String::new();
     std::fs::File::open(path)
-        .and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text))
+        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text))
         .map_err(|error| UnusableConfig::unreadable(path, &error))?;
+    if u64::try_from(text.len()).is_ok_and(|length| length > FILE_BYTES_MAX) {
+        return Err(UnusableConfig::unreadable(path, &"it is longer than 64 KiB"));
+    }
     Ok(text)
 }
 

@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::domain::{
     Code, CorrelationId, KeyBinding, Purpose, Serial, Subject, Timestamp, TrustDomain,
 };
-use crate::methods::{self, JoinMethod, LookUp, Presented};
+use crate::methods::{self, Basis, JoinMethod, LookUp, Presented};
 use crate::policy::{DEFAULT_SLOT, Order, OrderRequest, PolicySet};
 use crate::registry::{Asking, Change, Enrollment, RecordError, Recorded, Registry};
 use crate::store::StoreUnavailable;
@@ -151,6 +151,9 @@ impl JoinService {
         let (subject, epoch) = (candidates.claims().subject().clone(), candidates.claims().epoch());
         let (policy, token) = (candidates.policy(), candidates.claims().token());
         let view = self.registry.view(&subject, DEFAULT_SLOT, key, policy, token).await?;
+        if let (Basis::Key(_), Some(node)) = (candidates.claims().basis(), view.enrollment()) {
+            trace.held_by(node);
+        }
         view.refuse_early(&subject, DEFAULT_SLOT, epoch, now)?;
         let mut needed = candidates.needed().clone();
         if view.is_settled_against(key, epoch, now) {

@@ -107,7 +107,7 @@ impl Ruling {
 #[error("{message}")]
 pub struct Conflict {
     /// `ENROLLMENT_CONFLICT`, `EPOCH_STALE`, `KEY_IN_USE`, `CLONE_SUSPECTED`; at a renewal
-    /// `NODE_UNKNOWN`; by tokens `TOKEN_UNKNOWN`, `TOKEN_EXPIRED`, `TOKEN_EXHAUSTED` and
+    /// `NODE_UNKNOWN`; by tokens `TOKEN_UNKNOWN`, `TOKEN_EXPIRED`, `TOKEN_EXHAUSTED`, `TOKEN_CHANGED` and
     /// `COME_BACK_REFUSED`; and `LOCKED`.
     pub code: Code,
     /// What is wrong and what helps, for the operator.

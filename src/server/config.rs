@@ -232,15 +232,19 @@ fn parse(text: &str) -> Result<ConfigFile, InvalidConfig> {
     })
 }
 
-/// The text of a file, of which at most 64 KiB are read.
+/// The text of a file of at most 64 KiB.
 pub(super) fn read(path: &Path) -> Result<String, InvalidConfig> {
     use std::io::Read;
     let unreadable =
         |error: std::io::Error| InvalidConfig(format!("cannot read {}: {error}", path.display()));
     let mut text = String::new();
     std::fs::File::open(path)
-        .and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text))
+        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text))
         .map_err(unreadable)?;
+    if u64::try_from(text.len()).is_ok_and(|length| length > FILE_BYTES_MAX) {
+        // What is left of a file that was cut may say something else.
+        return Err(InvalidConfig(format!("{} is longer than 64 KiB", path.display())));
+    }
     Ok(text)
 }
 
