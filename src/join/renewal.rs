@@ -116,9 +116,8 @@ impl JoinService {
         let early = view.refuse_renewal_early(subject, &holder.slot, certificate, key, epoch, now);
         if let Err(conflict) = early {
             let is_clone = conflict.code == Code::CloneSuspected;
-            let locks = is_clone
-                && !conflict.is_put_out
-                && !self.needs_no_lock(method.as_ref(), &candidates, &presented).await?;
+            let locks =
+                is_clone && !self.needs_no_lock(method.as_ref(), &candidates, &presented).await?;
             return Err(self.lock_clone(conflict, locks, holder, trace).await);
         }
         let facts = methods::gather(method.as_ref(), candidates.claims(), &presented, &needed)

@@ -365,12 +365,13 @@ fn an_age_is_judged_at_joins_and_not_again() {
     let young_only = set(&[ACCOUNTS, &policy(EVERY_FIELD)]);
     assert_eq!(old().joins(&young_only, "web").unwrap_err().code, Code::PolicyNoMatch);
     assert!(old().joins_as(&young_only, "web", renewal()).is_ok());
-    let rules = "
-allow: [{accounts: [production], regions: any}]
-deny: [{launched_within: 3000d}]
-ec2: {look_up: own}
-";
-    let old_only = set(&[ACCOUNTS, &policy(rules)]);
-    let denial = old().joins_as(&old_only, "web", renewal()).unwrap_err();
-    assert_eq!(denial.code, Code::PolicyDenied);
+    // A prohibition is neither waived nor made to hold: it is about the young, and this one is old.
+    for (age, is_admitted) in [("1h", true), ("3000d", false)] {
+        let rules = format!(
+            "allow: [{{accounts: [production], regions: any}}]\ndeny: [{{launched_within: {age}}}]\n\
+             ec2: {{look_up: own}}\n"
+        );
+        let set = set(&[ACCOUNTS, &policy(&rules)]);
+        assert_eq!(old().joins_as(&set, "web", renewal()).is_ok(), is_admitted, "{age}");
+    }
 }
