@@ -222,6 +222,19 @@ fn what_cannot_be_carried_over_is_listed() {
     assert_eq!(imported["policies"], json!([]));
 }
 
+// A key that stands twice says two things, and the first of them may be the wider one.
+#[test]
+fn nothing_of_a_broken_file_is_written() {
+    let twice = EC2.replace(
+        "    aws_regions:\n    - us-west-1\n    - us-east-1\n",
+        "    aws_regions: []\n    aws_regions: [us-east-1]\n",
+    );
+    assert_ne!(twice, EC2);
+    let (exit, imported, _) = import(&twice, &["--partial"]);
+    assert_eq!((exit, &imported["policies"]), (Some(0), &json!([])));
+    assert!(imported["losses"].to_string().contains("KEY_REPEATED"), "{imported:#}");
+}
+
 #[test]
 fn a_file_is_written_whole_or_not_at_all() {
     let directory = tempfile::tempdir().unwrap();
