@@ -18,7 +18,7 @@ pub(super) async fn at_join(
         return Ok(Remembered::default());
     }
     let token = match method.token_named(&attempt.evidence)? {
-        Some(name) => registry.token(&name).await?.map(|state| state.token),
+        Some(name) => registry.find_token(&name).await?,
         None => None,
     };
     let node = match registry.holder_of_key(attempt.start.public_key.digest()).await? {

@@ -55,12 +55,16 @@ struct TokenEntry {
 }
 
 impl Registry {
-    /// The token of this name.
+    /// The token of this name, as it was made.
+    pub async fn find_token(&self, name: &TokenName) -> Result<Option<Token>, StoreUnavailable> {
+        let found = self.read::<TokenEntry>(&token_key(name)).await?;
+        Ok(found.map(|(entry, _)| entry.token))
+    }
+
+    /// The token of this name, and what became of it.
     pub async fn token(&self, name: &TokenName) -> Result<Option<TokenState>, StoreUnavailable> {
-        let Some((entry, _)) = self.read::<TokenEntry>(&token_key(name)).await? else {
-            return Ok(None);
-        };
-        Ok(self.with_uses(vec![entry.token]).await?.pop())
+        let Some(token) = self.find_token(name).await? else { return Ok(None) };
+        Ok(self.with_uses(vec![token]).await?.pop())
     }
 
     /// Every token, in the order of names, with those that expired not long ago.

@@ -93,9 +93,9 @@ impl Target {
     ) -> Result<(), Failure> {
         let Some(creating) = &known.publication.creating else { return Ok(()) };
         let now = self.now()?;
-        let on_record = self.shared.joins.registry.token(&creating.token).await?;
+        let on_record = self.shared.joins.registry.find_token(&creating.token).await?;
         let is_good = |token: &Token| !token.has_expired(now) && self.is_wanted(token);
-        let is_alive = on_record.is_some_and(|state| is_good(&state.token));
+        let is_alive = on_record.as_ref().is_some_and(is_good);
         if let Some(parameter) = self.read_back(spec, &creating.key, &creating.token).await?
             && is_alive
         {

@@ -105,8 +105,8 @@ impl Target {
         let current = publication.and_then(|publication| publication.current.as_ref());
         let is_current_alive = match current {
             Some(current) => {
-                let on_record = self.shared.joins.registry.token(&current.token).await?;
-                on_record.is_some_and(|state| self.is_wanted(&state.token))
+                let on_record = self.shared.joins.registry.find_token(&current.token).await?;
+                on_record.is_some_and(|token| self.is_wanted(&token))
             }
             None => false,
         };
