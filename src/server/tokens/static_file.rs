@@ -33,20 +33,13 @@ struct Written {
     /// A time, or `never`.
     expires_at: String,
     /// A number, or `unlimited`.
-    max_uses: Uses,
+    max_uses: toml::Value,
     node: Option<NodeName>,
     #[serde(default)]
     cidrs: Vec<IpNet>,
     #[serde(default)]
     labels: BTreeMap<String, String>,
     description: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Uses {
-    Number(u32),
-    Word(String),
 }
 
 /// The text of the file, if nobody else could have written it.
@@ -99,11 +92,12 @@ impl Written {
                 Some(end)
             }
         };
-        let max_uses = match self.max_uses {
-            Uses::Number(number) if number > 0 => Some(number),
-            Uses::Word(word) if word == "unlimited" => None,
-            Uses::Number(_) | Uses::Word(_) => {
-                return Err("max_uses: expected a number from 1 on, or \"unlimited\"".to_owned());
+        let max_uses = match (self.max_uses.as_str(), self.max_uses.as_integer()) {
+            (Some("unlimited"), _) => None,
+            (_, number) => {
+                let number = number.and_then(|number| u32::try_from(number).ok());
+                let number = number.filter(|number| *number > 0);
+                Some(number.ok_or("max_uses: expected a number from 1 on, or \"unlimited\"")?)
             }
         };
         if let Some(network) = self.cidrs.iter().find(|network| !is_plain_network(network)) {
