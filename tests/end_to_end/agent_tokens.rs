@@ -91,14 +91,8 @@ async fn write(site: &Site, folder: &str, values: &[(&str, &str)]) {
 
 /// What the audit log says of joins and renewals, the oldest first.
 fn attempts(site: &Site) -> Vec<Value> {
-    let output = Command::new(MUSTER)
-        .args(["audit", "ls", "--output", "json", "--data-dir"])
-        .arg(site.path("data"))
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let records = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let mut records: Vec<Value> = records.filter(|it| !it["detail"]["boot"].is_null()).collect();
+    let mut records = site.local(&["audit", "ls"]).values;
+    records.retain(|record| !record["detail"]["boot"].is_null());
     records.sort_by_key(|record| record["seq"].as_u64());
     records
 }

@@ -22,14 +22,9 @@ spec:
 "#;
 
 fn audited(site: &Site, kind: &str) -> Vec<Value> {
-    let output = Command::new(MUSTER)
-        .args(["audit", "ls", "--output", "json", "--data-dir"])
-        .arg(site.path("data"))
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let records = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    records.filter(|record| record["kind"] == kind).collect()
+    let mut records = site.local(&["audit", "ls"]).values;
+    records.retain(|record| record["kind"] == kind);
+    records
 }
 
 #[test]

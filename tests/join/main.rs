@@ -27,5 +27,6 @@ mod renewal;
 mod renewal_abuse;
 #[path = "../support/softhsm.rs"]
 mod softhsm;
+mod token_nodes;
 mod tokens;
 mod world;

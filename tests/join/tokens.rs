@@ -1,5 +1,4 @@
-//! Join tokens on the server: counted in the transaction of the enrollment, of one connection, and
-//! leaning on the node's key from then on.
+//! Join tokens on the server: counted in the transaction of the enrollment, and of one connection.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use rcgen::{KeyPair, PublicKeyData, SigningKey};
 use zeroize::Zeroizing;
 
 use crate::hooked::Hooked;
-use crate::renewal::{new_key, shown};
+use crate::renewal::new_key;
 use crate::world::{World, serial, stores};
 
 const POLICIES: &str = r#"
@@ -49,7 +48,7 @@ pub(crate) struct Tokens {
 }
 
 /// A change to a token that a test is about.
-type Amend = fn(&mut Token);
+pub(crate) type Amend = fn(&mut Token);
 
 impl Tokens {
     pub(crate) fn new() -> Self {
@@ -61,12 +60,12 @@ impl Tokens {
         Self { world: World::with(store, POLICIES, authority) }
     }
 
-    fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         self.world.clock.now()
     }
 
     /// A single-use token of policy `web` for half an hour, but for what `change` says.
-    async fn token(&self, name: &str, change: Amend) -> TokenSecret {
+    pub(crate) async fn token(&self, name: &str, change: Amend) -> TokenSecret {
         let mut seed = Zeroizing::new([0; 32]);
         aws_lc_rs::rand::fill(seed.as_mut_slice()).unwrap();
         let secret = TokenSecret::from_seed(name.parse().unwrap(), seed).unwrap();
@@ -88,24 +87,28 @@ impl Tokens {
         secret
     }
 
-    async fn state(&self, secret: &TokenSecret) -> TokenState {
+    pub(crate) async fn state(&self, secret: &TokenSecret) -> TokenState {
         self.world.registry.token(secret.name()).await.unwrap().unwrap()
     }
 
-    async fn join(&self, with: Option<&TokenSecret>, key: &KeyPair) -> Result<Admission, Refusal> {
+    pub(crate) async fn join(
+        &self,
+        with: Option<&TokenSecret>,
+        key: &KeyPair,
+    ) -> Result<Admission, Refusal> {
         self.world.joins.admit(&attempt(with, key, "")).await
     }
 
-    async fn admitted(&self, with: Option<&TokenSecret>, key: &KeyPair) -> Admission {
+    pub(crate) async fn admitted(&self, with: Option<&TokenSecret>, key: &KeyPair) -> Admission {
         self.join(with, key).await.unwrap_or_else(|refusal| panic!("{refusal:?}"))
     }
 
-    async fn refused(&self, with: Option<&TokenSecret>, key: &KeyPair) -> Code {
+    pub(crate) async fn refused(&self, with: Option<&TokenSecret>, key: &KeyPair) -> Code {
         let refusal = self.join(with, key).await.expect_err("it must be refused");
         self.world.code_of(&refusal).await
     }
 
-    async fn renew(
+    pub(crate) async fn renew(
         &self,
         certificate: &PresentedCertificate,
         policy: &str,
@@ -120,12 +123,12 @@ impl Tokens {
         self.world.joins.renew(renewal).await
     }
 
-    fn pass(&self, span: Lifetime) {
+    pub(crate) fn pass(&self, span: Lifetime) {
         self.world.clock.advance(span);
     }
 }
 
-fn attempt(with: Option<&TokenSecret>, key: &KeyPair, policy: &str) -> Attempt {
+pub(crate) fn attempt(with: Option<&TokenSecret>, key: &KeyPair, policy: &str) -> Attempt {
     made(with, key, policy, Purpose::Join)
 }
 
@@ -287,110 +290,10 @@ async fn a_captured_join_cannot_be_used_again() {
 }
 
 // A name is taken over by a later token and by no earlier one.
-#[tokio::test]
-async fn a_bound_name_goes_to_the_later_token() {
-    let tokens = Tokens::new();
-    let bound: Amend = |token| {
-        token.node = Some("db-1".parse().unwrap());
-        token.max_uses = Some(5);
-    };
-    let first = tokens.token("first", bound).await;
-    let (old_key, key) = (new_key(), new_key());
-    let admission = tokens.admitted(Some(&first), &old_key).await;
-    assert!(admission.order.spiffe_id.as_str().ends_with("/node/token/web/db-1"));
-    assert_eq!(tokens.refused(Some(&first), &key).await, Code::EnrollmentConflict);
-    tokens.pass(Lifetime::from_minutes(1));
-    let second = tokens.token("second", bound).await;
-    let taken = tokens.admitted(Some(&second), &key).await;
-    assert_eq!(taken.enrollment.node_id, admission.enrollment.node_id);
-    assert_eq!(taken.enrollment.history.last().unwrap().what, "rebound");
-    assert_eq!(tokens.refused(Some(&first), &new_key()).await, Code::EpochStale);
-    // The one that was put out cannot renew: its certificate was revoked with its key. Nor can it lock
-    // out the one that has the name now.
-    let refusal = tokens.renew(&shown(&admission), "web", &new_key()).await.unwrap_err();
-    assert_eq!(tokens.world.code_of(&refusal).await, Code::CloneSuspected);
-    tokens.renew(&shown(&taken), "web", &new_key()).await.unwrap();
-}
-
 // After it has joined a node needs no token: it renews by certificate and key.
-#[tokio::test]
-async fn a_node_renews_without_its_token() {
-    let tokens = Tokens::new();
-    let secret = tokens.token("once", |_| ()).await;
-    let first = tokens.admitted(Some(&secret), &new_key()).await;
-    tokens.world.registry.remove_token(secret.name(), |_| Ok(Vec::new())).await.unwrap();
-    tokens.pass(Lifetime::from_hours(8));
-    let next = tokens.renew(&shown(&first), "web", &new_key()).await.unwrap();
-    assert_eq!(next.enrollment.token.as_ref().unwrap().name.as_str(), "once");
-    assert_eq!(next.order.spiffe_id, first.order.spiffe_id);
-    // Two-phase: the next one is in use once it has been shown.
-    let third = tokens.renew(&shown(&next), "web", &new_key()).await.unwrap();
-    assert_eq!(third.enrollment.current.order.serial, serial(&next));
-}
-
 // T56, T63: without a fresh proof two of one node cannot be told apart, so that node alone is locked.
-#[tokio::test]
-async fn a_copied_key_locks_its_own_node_and_nobody_else() {
-    let tokens = Tokens::new();
-    let secret = tokens.token("two", |token| token.max_uses = Some(2)).await;
-    let first = tokens.admitted(Some(&secret), &new_key()).await;
-    let other = tokens.admitted(Some(&secret), &new_key()).await;
-    tokens.pass(Lifetime::from_hours(8));
-    tokens.renew(&shown(&first), "web", &new_key()).await.unwrap();
-    let refusal = tokens.renew(&shown(&first), "web", &new_key()).await.unwrap_err();
-    assert_eq!(tokens.world.code_of(&refusal).await, Code::CloneSuspected);
-    let refusal = tokens.renew(&shown(&first), "web", &new_key()).await.unwrap_err();
-    assert_eq!(tokens.world.code_of(&refusal).await, Code::Locked);
-    tokens.renew(&shown(&other), "web", &new_key()).await.unwrap();
-}
-
 // A node that was off past the end of its certificate comes back if its policy says so, as long and as
 // often as it says.
-#[tokio::test]
-async fn a_node_comes_back_by_its_key_where_its_policy_lets_it() {
-    let tokens = Tokens::new();
-    let secret = tokens.token("once", |_| ()).await;
-    let key = new_key();
-    let first = tokens.admitted(Some(&secret), &key).await;
-    // While the certificate lives it is repeated, to its own key: a reply may have been lost.
-    for hours in [1, 8] {
-        assert_eq!(serial(&tokens.admitted(None, &key).await), serial(&first));
-        tokens.pass(Lifetime::from_hours(hours));
-    }
-    for times in 1..=2 {
-        tokens.pass(Lifetime::from_days(6));
-        let back = tokens.admitted(None, &key).await;
-        assert_eq!(back.enrollment.come_backs, times);
-        assert_eq!(back.order.spiffe_id, first.order.spiffe_id);
-        assert_eq!(back.enrollment.history.last().unwrap().what, "came back");
-    }
-    tokens.pass(Lifetime::from_days(6));
-    assert_eq!(tokens.refused(None, &key).await, Code::ComeBackRefused);
-    assert_eq!(tokens.state(&secret).await.uses, 1);
-    // A token begins anew, under the same name.
-    let again = tokens.token("again", |_| ()).await;
-    let joined = tokens.admitted(Some(&again), &key).await;
-    assert_eq!((joined.enrollment.come_backs, joined.order.spiffe_id), (0, first.order.spiffe_id));
-    tokens.pass(Lifetime::from_days(9));
-    assert_eq!(tokens.refused(None, &key).await, Code::ComeBackRefused);
-    // Somebody else's key is nobody's.
-    assert_eq!(tokens.refused(None, &new_key()).await, Code::TokenUnknown);
-}
-
-#[tokio::test]
-async fn nobody_comes_back_unless_the_policy_says_so() {
-    let tokens = Tokens::new();
-    let strict: Amend = |token| token.policy = "strict".parse().unwrap();
-    let secret = tokens.token("strict-1", strict).await;
-    let key = new_key();
-    tokens.admitted(Some(&secret), &key).await;
-    tokens.pass(Lifetime::from_days(1));
-    assert_eq!(tokens.refused(None, &key).await, Code::ComeBackRefused);
-    // Naming the policy that would allow it does not help.
-    let refusal = tokens.world.joins.admit(&attempt(None, &key, "web")).await.unwrap_err();
-    assert_eq!(tokens.world.code_of(&refusal).await, Code::TokenOtherPolicy);
-}
-
 #[tokio::test]
 async fn a_name_stands_for_one_token_and_its_uses_for_one_secret() {
     let tokens = Tokens::new();
@@ -420,18 +323,6 @@ async fn a_token_that_is_removed_meanwhile_is_worth_nothing() {
 }
 
 // Whoever was forgotten does not come back by the key that was meant to be forgotten.
-#[tokio::test]
-async fn a_forgotten_node_needs_a_token() {
-    let tokens = Tokens::new();
-    let (first, second) = (tokens.token("one", |_| ()).await, new_key());
-    let admission = tokens.admitted(Some(&first), &second).await;
-    tokens.pass(Lifetime::from_days(1));
-    tokens.world.forget(&admission).await;
-    assert_eq!(tokens.refused(None, &second).await, Code::ComeBackRefused);
-    let later = tokens.token("two", |_| ()).await;
-    tokens.admitted(Some(&later), &second).await;
-}
-
 // What ended is written down once, whatever ended it.
 #[tokio::test]
 async fn the_end_of_a_token_is_recorded_once() {
@@ -455,46 +346,9 @@ async fn the_end_of_a_token_is_recorded_once() {
 }
 
 // Nor with the token that it has used up: what was forgotten is no longer the node that it was used for.
-#[tokio::test]
-async fn a_spent_token_does_not_bring_back_who_was_forgotten() {
-    let tokens = Tokens::new();
-    let (secret, key) = (tokens.token("once", |_| ()).await, new_key());
-    let admission = tokens.admitted(Some(&secret), &key).await;
-    tokens.world.forget(&admission).await;
-    assert_eq!(tokens.refused(Some(&secret), &key).await, Code::TokenExhausted);
-    assert_eq!(tokens.state(&secret).await.uses, 1);
-}
-
 // A name that was given by hand goes no further than the policy that it was given for, and does not
 // outlive its being forgotten.
-#[tokio::test]
-async fn a_given_name_does_not_travel() {
-    let tokens = Tokens::new();
-    let bound: Amend = |token| token.node = Some("db-1".parse().unwrap());
-    let (first, key) = (tokens.token("first", bound).await, new_key());
-    let admission = tokens.admitted(Some(&first), &key).await;
-    let elsewhere: Amend = |token| token.policy = "strict".parse().unwrap();
-    let other = tokens.token("strict-1", elsewhere).await;
-    assert_eq!(tokens.refused(Some(&other), &key).await, Code::KeyInUse);
-    tokens.pass(Lifetime::from_minutes(1));
-    tokens.world.forget(&admission).await;
-    let unbound = tokens.token("unbound", |_| ()).await;
-    assert_eq!(tokens.refused(Some(&unbound), &key).await, Code::KeyInUse);
-}
-
 // The next certificate was made, its reply lost, and the node went off: its next key still gets it.
-#[tokio::test]
-async fn a_lost_reply_of_a_renewal_does_not_keep_a_node_out() {
-    let tokens = Tokens::new();
-    let secret = tokens.token("once", |_| ()).await;
-    let first = tokens.admitted(Some(&secret), &new_key()).await;
-    tokens.pass(Lifetime::from_hours(8));
-    let next_key = new_key();
-    let lost = tokens.renew(&shown(&first), "web", &next_key).await.unwrap();
-    tokens.pass(Lifetime::from_hours(6));
-    assert_eq!(serial(&tokens.admitted(None, &next_key).await), serial(&lost));
-}
-
 // What a decision was made on is what the token still says when it is recorded.
 #[tokio::test]
 async fn a_token_that_is_changed_meanwhile_is_judged_anew() {

@@ -1,0 +1,156 @@
+//! Nodes that joined with a token: from then on they lean on their keys.
+
+use muster::domain::{Code, Lifetime};
+
+use crate::renewal::{new_key, shown};
+use crate::tokens::{Amend, Tokens, attempt};
+use crate::world::serial;
+
+#[tokio::test]
+async fn a_bound_name_goes_to_the_later_token() {
+    let tokens = Tokens::new();
+    let bound: Amend = |token| {
+        token.node = Some("db-1".parse().unwrap());
+        token.max_uses = Some(5);
+    };
+    let first = tokens.token("first", bound).await;
+    let (old_key, key) = (new_key(), new_key());
+    let admission = tokens.admitted(Some(&first), &old_key).await;
+    assert!(admission.order.spiffe_id.as_str().ends_with("/node/token/web/db-1"));
+    assert_eq!(tokens.refused(Some(&first), &key).await, Code::EnrollmentConflict);
+    tokens.pass(Lifetime::from_minutes(1));
+    let second = tokens.token("second", bound).await;
+    let taken = tokens.admitted(Some(&second), &key).await;
+    assert_eq!(taken.enrollment.node_id, admission.enrollment.node_id);
+    assert_eq!(taken.enrollment.history.last().unwrap().what, "rebound");
+    assert_eq!(tokens.refused(Some(&first), &new_key()).await, Code::EpochStale);
+    // The one that was put out cannot renew: its certificate was revoked with its key. Nor can it lock
+    // out the one that has the name now.
+    let refusal = tokens.renew(&shown(&admission), "web", &new_key()).await.unwrap_err();
+    assert_eq!(tokens.world.code_of(&refusal).await, Code::CloneSuspected);
+    tokens.renew(&shown(&taken), "web", &new_key()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_renews_without_its_token() {
+    let tokens = Tokens::new();
+    let secret = tokens.token("once", |_| ()).await;
+    let first = tokens.admitted(Some(&secret), &new_key()).await;
+    tokens.world.registry.remove_token(secret.name(), |_| Ok(Vec::new())).await.unwrap();
+    tokens.pass(Lifetime::from_hours(8));
+    let next = tokens.renew(&shown(&first), "web", &new_key()).await.unwrap();
+    assert_eq!(next.enrollment.token.as_ref().unwrap().name.as_str(), "once");
+    assert_eq!(next.order.spiffe_id, first.order.spiffe_id);
+    // Two-phase: the next one is in use once it has been shown.
+    let third = tokens.renew(&shown(&next), "web", &new_key()).await.unwrap();
+    assert_eq!(third.enrollment.current.order.serial, serial(&next));
+}
+
+#[tokio::test]
+async fn a_copied_key_locks_its_own_node_and_nobody_else() {
+    let tokens = Tokens::new();
+    let secret = tokens.token("two", |token| token.max_uses = Some(2)).await;
+    let first = tokens.admitted(Some(&secret), &new_key()).await;
+    let other = tokens.admitted(Some(&secret), &new_key()).await;
+    tokens.pass(Lifetime::from_hours(8));
+    tokens.renew(&shown(&first), "web", &new_key()).await.unwrap();
+    let refusal = tokens.renew(&shown(&first), "web", &new_key()).await.unwrap_err();
+    assert_eq!(tokens.world.code_of(&refusal).await, Code::CloneSuspected);
+    let refusal = tokens.renew(&shown(&first), "web", &new_key()).await.unwrap_err();
+    assert_eq!(tokens.world.code_of(&refusal).await, Code::Locked);
+    tokens.renew(&shown(&other), "web", &new_key()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_comes_back_by_its_key_where_its_policy_lets_it() {
+    let tokens = Tokens::new();
+    let secret = tokens.token("once", |_| ()).await;
+    let key = new_key();
+    let first = tokens.admitted(Some(&secret), &key).await;
+    // While the certificate lives it is repeated, to its own key: a reply may have been lost.
+    for hours in [1, 8] {
+        assert_eq!(serial(&tokens.admitted(None, &key).await), serial(&first));
+        tokens.pass(Lifetime::from_hours(hours));
+    }
+    for times in 1..=2 {
+        tokens.pass(Lifetime::from_days(6));
+        let back = tokens.admitted(None, &key).await;
+        assert_eq!(back.enrollment.come_backs, times);
+        assert_eq!(back.order.spiffe_id, first.order.spiffe_id);
+        assert_eq!(back.enrollment.history.last().unwrap().what, "came back");
+    }
+    tokens.pass(Lifetime::from_days(6));
+    assert_eq!(tokens.refused(None, &key).await, Code::ComeBackRefused);
+    assert_eq!(tokens.state(&secret).await.uses, 1);
+    // A token begins anew, under the same name.
+    let again = tokens.token("again", |_| ()).await;
+    let joined = tokens.admitted(Some(&again), &key).await;
+    assert_eq!((joined.enrollment.come_backs, joined.order.spiffe_id), (0, first.order.spiffe_id));
+    tokens.pass(Lifetime::from_days(9));
+    assert_eq!(tokens.refused(None, &key).await, Code::ComeBackRefused);
+    // Somebody else's key is nobody's.
+    assert_eq!(tokens.refused(None, &new_key()).await, Code::TokenUnknown);
+}
+
+#[tokio::test]
+async fn nobody_comes_back_unless_the_policy_says_so() {
+    let tokens = Tokens::new();
+    let strict: Amend = |token| token.policy = "strict".parse().unwrap();
+    let secret = tokens.token("strict-1", strict).await;
+    let key = new_key();
+    tokens.admitted(Some(&secret), &key).await;
+    tokens.pass(Lifetime::from_days(1));
+    assert_eq!(tokens.refused(None, &key).await, Code::ComeBackRefused);
+    // Naming the policy that would allow it does not help.
+    let refusal = tokens.world.joins.admit(&attempt(None, &key, "web")).await.unwrap_err();
+    assert_eq!(tokens.world.code_of(&refusal).await, Code::TokenOtherPolicy);
+}
+
+#[tokio::test]
+async fn a_forgotten_node_needs_a_token() {
+    let tokens = Tokens::new();
+    let (first, second) = (tokens.token("one", |_| ()).await, new_key());
+    let admission = tokens.admitted(Some(&first), &second).await;
+    tokens.pass(Lifetime::from_days(1));
+    tokens.world.forget(&admission).await;
+    assert_eq!(tokens.refused(None, &second).await, Code::ComeBackRefused);
+    let later = tokens.token("two", |_| ()).await;
+    tokens.admitted(Some(&later), &second).await;
+}
+
+#[tokio::test]
+async fn a_spent_token_does_not_bring_back_who_was_forgotten() {
+    let tokens = Tokens::new();
+    let (secret, key) = (tokens.token("once", |_| ()).await, new_key());
+    let admission = tokens.admitted(Some(&secret), &key).await;
+    tokens.world.forget(&admission).await;
+    assert_eq!(tokens.refused(Some(&secret), &key).await, Code::TokenExhausted);
+    assert_eq!(tokens.state(&secret).await.uses, 1);
+}
+
+#[tokio::test]
+async fn a_given_name_does_not_travel() {
+    let tokens = Tokens::new();
+    let bound: Amend = |token| token.node = Some("db-1".parse().unwrap());
+    let (first, key) = (tokens.token("first", bound).await, new_key());
+    let admission = tokens.admitted(Some(&first), &key).await;
+    let elsewhere: Amend = |token| token.policy = "strict".parse().unwrap();
+    let other = tokens.token("strict-1", elsewhere).await;
+    assert_eq!(tokens.refused(Some(&other), &key).await, Code::KeyInUse);
+    tokens.pass(Lifetime::from_minutes(1));
+    tokens.world.forget(&admission).await;
+    let unbound = tokens.token("unbound", |_| ()).await;
+    assert_eq!(tokens.refused(Some(&unbound), &key).await, Code::KeyInUse);
+}
+
+#[tokio::test]
+async fn a_lost_reply_of_a_renewal_does_not_keep_a_node_out() {
+    let tokens = Tokens::new();
+    let secret = tokens.token("once", |_| ()).await;
+    let first = tokens.admitted(Some(&secret), &new_key()).await;
+    tokens.pass(Lifetime::from_hours(8));
+    let next_key = new_key();
+    let lost = tokens.renew(&shown(&first), "web", &next_key).await.unwrap();
+    tokens.pass(Lifetime::from_hours(6));
+    assert_eq!(serial(&tokens.admitted(None, &next_key).await), serial(&lost));
+}
