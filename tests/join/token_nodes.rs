@@ -6,6 +6,7 @@ use crate::renewal::{new_key, shown};
 use crate::tokens::{Amend, Tokens, attempt};
 use crate::world::serial;
 
+// A name is taken over by a later token and by no earlier one.
 #[tokio::test]
 async fn a_bound_name_goes_to_the_later_token() {
     let tokens = Tokens::new();
@@ -31,6 +32,7 @@ async fn a_bound_name_goes_to_the_later_token() {
     tokens.renew(&shown(&taken), "web", &new_key()).await.unwrap();
 }
 
+// After it has joined a node needs no token: it renews by certificate and key.
 #[tokio::test]
 async fn a_node_renews_without_its_token() {
     let tokens = Tokens::new();
@@ -46,6 +48,7 @@ async fn a_node_renews_without_its_token() {
     assert_eq!(third.enrollment.current.order.serial, serial(&next));
 }
 
+// T56, T63: without a fresh proof two of one node cannot be told apart, so that node alone is locked.
 #[tokio::test]
 async fn a_copied_key_locks_its_own_node_and_nobody_else() {
     let tokens = Tokens::new();
@@ -61,6 +64,8 @@ async fn a_copied_key_locks_its_own_node_and_nobody_else() {
     tokens.renew(&shown(&other), "web", &new_key()).await.unwrap();
 }
 
+// A node that was off past the end of its certificate comes back if its policy says so, as long and as
+// often as it says.
 #[tokio::test]
 async fn a_node_comes_back_by_its_key_where_its_policy_lets_it() {
     let tokens = Tokens::new();
@@ -106,6 +111,7 @@ async fn nobody_comes_back_unless_the_policy_says_so() {
     assert_eq!(tokens.world.code_of(&refusal).await, Code::TokenOtherPolicy);
 }
 
+// Whoever was forgotten does not come back by the key that was meant to be forgotten.
 #[tokio::test]
 async fn a_forgotten_node_needs_a_token() {
     let tokens = Tokens::new();
@@ -118,6 +124,7 @@ async fn a_forgotten_node_needs_a_token() {
     tokens.admitted(Some(&later), &second).await;
 }
 
+// Nor with the token that it has used up: what was forgotten is no longer the node that it was used for.
 #[tokio::test]
 async fn a_spent_token_does_not_bring_back_who_was_forgotten() {
     let tokens = Tokens::new();
@@ -128,6 +135,8 @@ async fn a_spent_token_does_not_bring_back_who_was_forgotten() {
     assert_eq!(tokens.state(&secret).await.uses, 1);
 }
 
+// A name that was given by hand goes no further than the policy that it was given for, and does not
+// outlive its being forgotten.
 #[tokio::test]
 async fn a_given_name_does_not_travel() {
     let tokens = Tokens::new();
@@ -143,6 +152,7 @@ async fn a_given_name_does_not_travel() {
     assert_eq!(tokens.refused(Some(&unbound), &key).await, Code::KeyInUse);
 }
 
+// The next certificate was made, its reply lost, and the node went off: its next key still gets it.
 #[tokio::test]
 async fn a_lost_reply_of_a_renewal_does_not_keep_a_node_out() {
     let tokens = Tokens::new();

@@ -289,11 +289,6 @@ async fn a_captured_join_cannot_be_used_again() {
     tokens.admitted(Some(&secret), &key).await;
 }
 
-// A name is taken over by a later token and by no earlier one.
-// After it has joined a node needs no token: it renews by certificate and key.
-// T56, T63: without a fresh proof two of one node cannot be told apart, so that node alone is locked.
-// A node that was off past the end of its certificate comes back if its policy says so, as long and as
-// often as it says.
 #[tokio::test]
 async fn a_name_stands_for_one_token_and_its_uses_for_one_secret() {
     let tokens = Tokens::new();
@@ -322,7 +317,6 @@ async fn a_token_that_is_removed_meanwhile_is_worth_nothing() {
     assert!(nodes.is_empty());
 }
 
-// Whoever was forgotten does not come back by the key that was meant to be forgotten.
 // What ended is written down once, whatever ended it.
 #[tokio::test]
 async fn the_end_of_a_token_is_recorded_once() {
@@ -345,10 +339,6 @@ async fn the_end_of_a_token_is_recorded_once() {
     assert_eq!(tokens.refused(Some(&used), &new_key()).await, Code::TokenExhausted);
 }
 
-// Nor with the token that it has used up: what was forgotten is no longer the node that it was used for.
-// A name that was given by hand goes no further than the policy that it was given for, and does not
-// outlive its being forgotten.
-// The next certificate was made, its reply lost, and the node went off: its next key still gets it.
 // What a decision was made on is what the token still says when it is recorded.
 #[tokio::test]
 async fn a_token_that_is_changed_meanwhile_is_judged_anew() {
