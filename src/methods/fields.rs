@@ -17,6 +17,10 @@ pub struct Declaration {
     pub uses_tokens: bool,
     /// What a look at the instance must say whatever the rules ask; nothing where there is no look.
     pub running: Option<Running>,
+    /// The claim that says when this run of the attester began, if one does.
+    pub epoch_claim: Option<&'static str>,
+    /// Claims that an attester may well have, by name, for examples; `{region}` stands for its region.
+    pub example: &'static [(&'static str, &'static str)],
 }
 
 /// The fact that tells whether an instance runs.
@@ -53,6 +57,8 @@ pub struct Field {
     pub source: Source,
     /// How it is written and compared.
     pub kind: Kind,
+    /// Whether one attester may have several of them.
+    pub is_list: bool,
     /// Whether an allow rule must have it.
     pub presence: Presence,
     /// What a reviewer should know before relying on it, or nothing.

@@ -74,6 +74,11 @@ impl Glob {
         }
     }
 
+    /// What `*` never crosses.
+    pub(super) fn separators(&self) -> &'static [char] {
+        self.separators
+    }
+
     fn is_literal(&self) -> bool {
         !self.pattern.contains('*')
     }

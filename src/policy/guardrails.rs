@@ -15,11 +15,14 @@ use crate::domain::Lifetime;
 /// What every policy must keep to.
 #[derive(Debug, Default)]
 pub(super) struct Guardrails {
-    fresh_proof_is_required: bool,
-    look_up_is_required: bool,
-    max_ttl: Option<Lifetime>,
+    /// Where they stand, if there are any.
+    pub(super) place: Option<Place>,
+    pub(super) fresh_proof_is_required: bool,
+    pub(super) look_up_is_required: bool,
+    pub(super) max_ttl: Option<Lifetime>,
     require: Vec<Requirement>,
-    dns_suffixes: Option<Vec<String>>,
+    /// Any domain, if none.
+    pub(super) dns_suffixes: Option<Vec<String>>,
 }
 
 /// What must be written.
@@ -82,6 +85,7 @@ fn written(document: &Document<'_>, report: &mut Report) -> Option<Guardrails> {
         .get("max_ttl")
         .and_then(|node| decode::duration(node, "max_ttl", Lifetime::from_days(7), report));
     Some(Guardrails {
+        place: Some(document.metadata.place.clone()),
         fresh_proof_is_required: required(&keys, "fresh_proof", report),
         look_up_is_required: required(&keys, "look_up", report),
         max_ttl,
@@ -198,6 +202,11 @@ impl Guardrails {
                 }
             }
         }
+    }
+
+    /// What must be written, by the names of the keys.
+    pub(super) fn required_keys(&self) -> impl Iterator<Item = &'static str> {
+        self.required().map(|(name, _)| name)
     }
 
     fn required(&self) -> impl Iterator<Item = (&'static str, Requirement)> {

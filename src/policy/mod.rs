@@ -5,6 +5,7 @@
 //! allow-list before the cloud is asked (I3); `Candidates::decide` asks it again on proven values.
 
 mod accounts;
+mod analysis;
 mod approval;
 mod compare;
 mod conditions;
@@ -33,6 +34,10 @@ mod truth;
 mod wording;
 mod yaml;
 
+pub use analysis::{
+    Access, AccessQuery, Accesses, AdmittingRule, Change, ChangeKind, Comparison, Ground, Horizon,
+    Population, Proof as ChangeProof, Spot, Witness, access, compare,
+};
 pub use approval::{AdmittedBy, Approval, DEFAULT_SLOT, Order, OrderRequest, Strength};
 pub use decide::Candidates;
 pub use denial::Denial;

@@ -41,6 +41,12 @@ pub struct TokenTerms {
 }
 
 impl TokenPublication {
+    /// Whether another publication says the same, wherever it stands.
+    pub(super) fn says_the_same(&self, other: &Self) -> bool {
+        let (place, policy_place) = (self.place.clone(), self.policy_place.clone());
+        *self == Self { place, policy_place, ..other.clone() }
+    }
+
     /// The name: `metadata.name`.
     pub fn name(&self) -> &PolicyName {
         &self.name

@@ -10,7 +10,7 @@ use super::conditions::Reader;
 use super::denial::Denial;
 use super::document::{self, Document, Kind};
 use super::finding::{Finding, FindingCode, Place, Report};
-use super::guardrails;
+use super::guardrails::{self, Guardrails};
 use super::join_policy::{self, JoinPolicy};
 use super::lint;
 use super::publication::{self, TokenPublication};
@@ -58,6 +58,7 @@ pub struct PolicySet {
     hash: PolicyHash,
     policies: BTreeMap<PolicyName, JoinPolicy>,
     publications: BTreeMap<PolicyName, TokenPublication>,
+    pub(super) guardrails: Guardrails,
     accounts: HashSet<(Partition, AccountId)>,
 }
 
@@ -73,10 +74,12 @@ pub fn load(files: &[PolicyFile], vocabulary: &Vocabulary, now: Option<Timestamp
         report.add(FindingCode::LimitExceeded, &place, message, "at most 10,000 files");
         return Loaded { set: None, findings: report.into_findings(), hash };
     }
-    let (policies, publications) = read(&files, vocabulary, now, &mut report);
+    let Documents { policies, publications, guardrails } =
+        read(&files, vocabulary, now, &mut report);
     let set = (!report.has_errors()).then(|| {
         let accounts = named_accounts(&policies);
-        Arc::new(PolicySet { files, hash: hash.clone(), policies, publications, accounts })
+        let hash = hash.clone();
+        Arc::new(PolicySet { files, hash, policies, publications, guardrails, accounts })
     });
     Loaded { set, findings: report.into_findings(), hash }
 }
@@ -97,12 +100,19 @@ fn hash_of(files: &[PolicyFile]) -> PolicyHash {
     PolicyHash::from_digest(&digest)
 }
 
+/// What the files say.
+struct Documents {
+    policies: BTreeMap<PolicyName, JoinPolicy>,
+    publications: BTreeMap<PolicyName, TokenPublication>,
+    guardrails: Guardrails,
+}
+
 fn read(
     files: &[PolicyFile],
     vocabulary: &Vocabulary,
     now: Option<Timestamp>,
     report: &mut Report,
-) -> (BTreeMap<PolicyName, JoinPolicy>, BTreeMap<PolicyName, TokenPublication>) {
+) -> Documents {
     let nodes: Vec<yaml::Node> = files.iter().flat_map(|file| file_nodes(file, report)).collect();
     let documents = document::read(&nodes, report);
     let sets = accounts::read(&documents, report);
@@ -141,7 +151,7 @@ fn read(
         unused_sets(&documents, &sets, &used_sets, report);
         lint::policies(&policies, &deny_lists, now, report);
     }
-    (policies, publications)
+    Documents { policies, publications, guardrails }
 }
 
 fn file_nodes(file: &PolicyFile, report: &mut Report) -> Vec<yaml::Node> {

@@ -74,6 +74,14 @@ pub(super) const DECLARATION: Declaration = Declaration {
         values: &["pending", "running"],
         since: "launch_time",
     }),
+    epoch_claim: Some("pending_time"),
+    example: &[
+        ("availability_zone", "{region}a"),
+        ("instance_id", "i-0123456789abcdef0"),
+        ("image_id", "ami-0123456789abcdef0"),
+        ("instance_type", "m7g.large"),
+        ("private_ip", "10.0.0.10"),
+    ],
 };
 
 /// The entry in the table of methods.
@@ -201,7 +209,7 @@ const FIELDS: &[Field] = &[
     fact("tags", Kind::Tags, Some("tags admit whoever may call ec2:CreateTags in the account")),
     fact("vpc", Kind::Ids { prefix: "vpc-" }, None),
     fact("subnet", Kind::Ids { prefix: "subnet-" }, None),
-    fact("security_groups", Kind::Ids { prefix: "sg-" }, None),
+    Field { is_list: true, ..fact("security_groups", Kind::Ids { prefix: "sg-" }, None) },
     fact("auto_scaling_group", Kind::Globs { separators: &[] }, None),
     fact("imds", Kind::MetadataOptions, None),
     Field {
@@ -209,6 +217,7 @@ const FIELDS: &[Field] = &[
         reads: "launch_time",
         source: Source::Instance,
         kind: Kind::Age,
+        is_list: false,
         presence: Presence::Optional,
         caution: Some("a stop and start of the instance begins this time anew"),
     },
@@ -221,7 +230,7 @@ const fn claim(
     presence: Presence,
     caution: Option<&'static str>,
 ) -> Field {
-    Field { name, reads, source: Source::Claim, kind, presence, caution }
+    Field { name, reads, source: Source::Claim, kind, is_list: false, presence, caution }
 }
 
 const fn fact(name: &'static str, kind: Kind, caution: Option<&'static str>) -> Field {
@@ -230,6 +239,7 @@ const fn fact(name: &'static str, kind: Kind, caution: Option<&'static str>) -> 
         reads: name,
         source: Source::Instance,
         kind,
+        is_list: false,
         presence: Presence::Optional,
         caution,
     }

@@ -53,10 +53,12 @@ pub(super) const DECLARATION: Declaration = Declaration {
     has_fresh_proof: false,
     uses_tokens: true,
     running: None,
+    epoch_claim: None,
+    example: &[("token_name", "web-2026"), ("node", "web-1"), ("source_address", "192.0.2.10")],
 };
 
 const fn field(name: &'static str, reads: &'static str, kind: Kind, presence: Presence) -> Field {
-    Field { name, reads, source: Source::Claim, kind, presence, caution: None }
+    Field { name, reads, source: Source::Claim, kind, is_list: false, presence, caution: None }
 }
 
 /// The entry in the table of methods.

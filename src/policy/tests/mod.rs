@@ -1,5 +1,6 @@
 //! The decision as a table: one admitted node, one change a row, the exact denial.
 
+mod analysis;
 mod decision;
 mod explanations;
 mod lints;

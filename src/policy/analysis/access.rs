@@ -1,0 +1,175 @@
+//! Who can join: for each policy and account the rules that admit some node of it, once all
+//! prohibitions are taken off.
+
+use std::collections::BTreeMap;
+
+use super::super::join_policy::JoinPolicy;
+use super::super::rule::Rule;
+use super::super::set::PolicySet;
+use super::search::{Budget, Question, Searcher, Start};
+use super::space::{Ground, Rules, Space, StandsFor, spaces};
+use super::witness::Witness;
+use crate::domain::{AccountId, Partition, PolicyName};
+
+/// How much is looked at for all policies together.
+const STEPS: u32 = 20_000_000;
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AccessQuery<'q> {
+    /// Only this account, in any partition.
+    pub account: Option<&'q AccountId>,
+    /// Only this policy.
+    pub policy: Option<&'q PolicyName>,
+}
+
+/// Accounts that can join by a policy, all in the same way.
+#[derive(Debug)]
+pub struct Access<'p> {
+    /// By which policy.
+    pub policy: &'p JoinPolicy,
+    /// In which partition; none for methods that know no accounts.
+    pub partition: Option<Partition>,
+    /// Which accounts; none for methods that know no accounts.
+    pub accounts: Vec<AccountId>,
+    /// The rules that admit, in the order of the policy.
+    pub rules: Vec<AdmittingRule<'p>>,
+}
+
+/// A rule that admits some node.
+#[derive(Debug)]
+pub struct AdmittingRule<'p> {
+    /// The rule.
+    pub rule: &'p Rule,
+    /// Rules that refuse some of the nodes that it would admit.
+    pub except: Vec<&'p Rule>,
+    /// One that it admits.
+    pub witness: Witness,
+}
+
+/// Everybody who can join.
+#[derive(Debug)]
+pub struct Accesses<'p> {
+    /// In the order of policies and partitions.
+    pub rows: Vec<Access<'p>>,
+    /// Whether all was looked at.
+    pub is_complete: bool,
+}
+
+/// Finds who can join at the time of `ground`.
+pub fn access<'p>(set: &'p PolicySet, query: AccessQuery<'_>, ground: Ground<'_>) -> Accesses<'p> {
+    let mut budget = Budget::new(STEPS);
+    let mut found = Accesses { rows: Vec::new(), is_complete: true };
+    let policies = set.policies().filter(|one| query.policy.is_none_or(|name| one.name() == name));
+    for policy in policies {
+        let rules = Rules::of(policy);
+        for space in spaces(&rules, &Rules::default(), policy.method, ground) {
+            found.is_complete &= space.is_complete;
+            rows(policy, &space, query, ground, &mut budget, &mut found.rows);
+        }
+    }
+    found.is_complete &= !budget.is_spent();
+    found
+}
+
+fn rows<'p>(
+    policy: &'p JoinPolicy,
+    space: &Space<'p>,
+    query: AccessQuery<'_>,
+    ground: Ground<'_>,
+    budget: &mut Budget,
+    rows: &mut Vec<Access<'p>>,
+) {
+    let searcher = Searcher::new(space);
+    let mut alike: BTreeMap<Vec<(usize, Vec<usize>)>, Access<'p>> = BTreeMap::new();
+    for (class, accounts) in space.account_classes(ground.population) {
+        let accounts: Vec<AccountId> = accounts
+            .into_iter()
+            .filter(|account| query.account.is_none_or(|asked| asked == account))
+            .collect();
+        if class.is_some() && accounts.is_empty() {
+            continue;
+        }
+        let mut rules = Vec::new();
+        for rule in searcher.left_rules() {
+            let start = Start { rule: Some(rule), class };
+            let Some(mut path) = searcher.first(Question::Beyond, start, budget) else { continue };
+            path.truncate(space.axes.len());
+            let witness = Witness::of(space, &path, policy, policy.reads_facts(), ground);
+            rules.push((rule, space.meeting(rule, class), witness));
+        }
+        if rules.is_empty() {
+            continue;
+        }
+        let key = rules.iter().map(|(rule, except, _)| (*rule, except.clone())).collect();
+        let row = alike.entry(key).or_insert_with(|| Access {
+            policy,
+            partition: space.partition,
+            accounts: Vec::new(),
+            rules: rules
+                .into_iter()
+                .filter_map(|(rule, except, witness)| {
+                    let except = except.iter().filter_map(|rule| space.rule(*rule)).collect();
+                    Some(AdmittingRule { rule: space.rule(rule)?, except, witness })
+                })
+                .collect(),
+        });
+        row.accounts.extend(accounts);
+    }
+    for mut row in alike.into_values() {
+        row.accounts.sort_unstable();
+        rows.push(row);
+    }
+}
+
+impl<'p> Rules<'p> {
+    /// All rules of a policy.
+    pub(super) fn of(policy: &'p JoinPolicy) -> Self {
+        Self { allow: policy.allow().iter().collect(), deny: policy.deny().collect() }
+    }
+}
+
+impl<'p> Space<'p> {
+    /// The rule of this number.
+    pub(super) fn rule(&self, index: usize) -> Option<&'p Rule> {
+        self.rules.get(index).map(|(rule, _)| *rule)
+    }
+
+    /// The classes of accounts and who is in them; one without a class where there are no accounts.
+    pub(super) fn account_classes(
+        &self,
+        population: &super::Population,
+    ) -> Vec<(Option<usize>, Vec<AccountId>)> {
+        if self.partition.is_none() {
+            return vec![(None, Vec::new())];
+        }
+        let accounts = self.axes.first().map_or(&[][..], |axis| &axis.classes);
+        let members = |class: &StandsFor| match class {
+            StandsFor::Accounts { classes, .. } => {
+                classes.iter().flat_map(|class| population.members(*class)).cloned().collect()
+            }
+            StandsFor::Time(_) | StandsFor::Value(_) => Vec::new(),
+        };
+        accounts
+            .iter()
+            .enumerate()
+            .map(|(index, class)| (Some(index), members(&class.stands_for)))
+            .collect()
+    }
+
+    /// The prohibitions of the left that refuse some known node of a class that this rule matches.
+    fn meeting(&self, rule: usize, class: Option<usize>) -> Vec<usize> {
+        let denied = self.in_role(super::space::Role::LeftDeny);
+        let meets = |deny: &usize| {
+            self.axes.iter().enumerate().all(|(depth, axis)| {
+                axis.classes.iter().enumerate().any(|(index, one)| {
+                    (depth > 0 || class.is_none_or(|class| class == index))
+                        && one.is_known()
+                        && one.survivors.contains(rule)
+                        && one.survivors.contains(*deny)
+                })
+            })
+        };
+        denied.ones().filter(meets).collect()
+    }
+}

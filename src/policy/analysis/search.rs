@@ -1,0 +1,222 @@
+//! Looks for nodes that one list of rules admits and another does not, or that both admit: through
+//! all combinations of classes, never twice through the same.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+use fixedbitset::FixedBitSet;
+
+use super::space::{Role, Space};
+
+/// What is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Question {
+    /// What the left admits and the right does not.
+    Beyond,
+    /// What both admit.
+    Both,
+}
+
+/// How much an analysis may look at: the question has no cheap answer for every policy (I14).
+#[derive(Debug)]
+pub(super) struct Budget {
+    left: u32,
+}
+
+impl Budget {
+    pub(super) const fn new(steps: u32) -> Self {
+        Self { left: steps }
+    }
+
+    /// Whether something was not looked at.
+    pub(super) const fn is_spent(&self) -> bool {
+        self.left == 0
+    }
+
+    const fn pay(&mut self) -> bool {
+        self.left = self.left.saturating_sub(1);
+        self.left > 0
+    }
+}
+
+/// One class of each axis.
+pub(super) type Path = Vec<usize>;
+
+/// Where a search begins.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Start {
+    /// Of the left's permissions only this one.
+    pub(super) rule: Option<usize>,
+    /// Of the first axis only this class.
+    pub(super) class: Option<usize>,
+}
+
+/// A space, prepared for being searched again and again.
+pub(super) struct Searcher<'s, 'p> {
+    space: &'s Space<'p>,
+    roles: Roles,
+    /// For each axis the rules that ask for something from there on.
+    open: Vec<FixedBitSet>,
+}
+
+impl<'s, 'p> Searcher<'s, 'p> {
+    pub(super) fn new(space: &'s Space<'p>) -> Self {
+        let roles = Roles {
+            left_allow: space.in_role(Role::LeftAllow),
+            left_deny: space.in_role(Role::LeftDeny),
+            right_allow: space.in_role(Role::RightAllow),
+            right_deny: space.in_role(Role::RightDeny),
+        };
+        let open = (0..=space.axes.len()).map(|axis| space.open_from(axis)).collect();
+        Self { space, roles, open }
+    }
+
+    /// The permissions of the left.
+    pub(super) fn left_rules(&self) -> impl Iterator<Item = usize> {
+        self.roles.left_allow.ones()
+    }
+
+    /// Calls `found` with every combination, until it has enough. Where the rest of the axes makes
+    /// no difference any more, one combination stands for all.
+    pub(super) fn search(
+        &self,
+        question: Question,
+        start: Start,
+        budget: &mut Budget,
+        found: &mut dyn FnMut(&Path) -> ControlFlow<()>,
+    ) {
+        let mut standing = FixedBitSet::with_capacity(self.space.rules.len());
+        standing.insert_range(..);
+        if let Some(rule) = start.rule {
+            standing.difference_with(&self.roles.left_allow);
+            standing.insert(rule);
+        }
+        let mut path = Vec::new();
+        if let Some(index) = start.class {
+            let class = self.space.axes.first().and_then(|axis| axis.classes.get(index));
+            let Some(class) = class else { return };
+            standing.intersect_with(&class.survivors);
+            path.push(index);
+        }
+        let barren = HashSet::new();
+        let mut walk = Walk { searcher: self, question, barren, path, budget, found };
+        let _enough: ControlFlow<(), bool> = walk.below(standing);
+    }
+
+    /// The first combination, if there is one.
+    pub(super) fn first(
+        &self,
+        question: Question,
+        start: Start,
+        budget: &mut Budget,
+    ) -> Option<Path> {
+        let mut first = None;
+        self.search(question, start, budget, &mut |path| {
+            first = Some(path.clone());
+            ControlFlow::Break(())
+        });
+        first
+    }
+}
+
+struct Roles {
+    left_allow: FixedBitSet,
+    left_deny: FixedBitSet,
+    right_allow: FixedBitSet,
+    right_deny: FixedBitSet,
+}
+
+struct Walk<'w, 's, 'p> {
+    searcher: &'w Searcher<'s, 'p>,
+    question: Question,
+    /// Where nothing was found before.
+    barren: HashSet<(usize, FixedBitSet)>,
+    path: Path,
+    budget: &'w mut Budget,
+    found: &'w mut dyn FnMut(&Path) -> ControlFlow<()>,
+}
+
+/// What the rules that still stand say of a list, whatever is chosen from here on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Admits,
+    Refuses,
+    Open,
+}
+
+impl Walk<'_, '_, '_> {
+    /// Looks below the path; `standing` are the rules that its classes leave. Says whether there was
+    /// anything.
+    fn below(&mut self, mut standing: FixedBitSet) -> ControlFlow<(), bool> {
+        let depth = self.path.len();
+        let roles = &self.searcher.roles;
+        let left = self.verdict(&standing, depth, &roles.left_allow, &roles.left_deny);
+        let right = self.verdict(&standing, depth, &roles.right_allow, &roles.right_deny);
+        let (wanted, unwanted) = match self.question {
+            Question::Beyond => (Verdict::Refuses, Verdict::Admits),
+            Question::Both => (Verdict::Admits, Verdict::Refuses),
+        };
+        if left == Verdict::Refuses || right == unwanted {
+            return ControlFlow::Continue(false);
+        }
+        if left == Verdict::Admits && right == wanted {
+            return self.report();
+        }
+        if right == Verdict::Refuses {
+            // The right has nothing more to say: paths that differ in it alone are the same.
+            standing.difference_with(&roles.right_allow);
+            standing.difference_with(&roles.right_deny);
+        }
+        if !self.budget.pay() {
+            return ControlFlow::Break(());
+        }
+        let here = (depth, standing);
+        if self.barren.contains(&here) {
+            return ControlFlow::Continue(false);
+        }
+        let (_, standing) = &here;
+        let Some(axis) = self.searcher.space.axes.get(depth) else {
+            return ControlFlow::Continue(false);
+        };
+        let mut any = false;
+        let mut tried: HashSet<FixedBitSet> = HashSet::new();
+        for (index, class) in axis.classes.iter().enumerate() {
+            let mut next = standing.clone();
+            next.intersect_with(&class.survivors);
+            if tried.insert(next.clone()) {
+                self.path.push(index);
+                any |= self.below(next)?;
+                self.path.pop();
+            }
+        }
+        if !any {
+            self.barren.insert(here);
+        }
+        ControlFlow::Continue(any)
+    }
+
+    fn verdict(
+        &self,
+        standing: &FixedBitSet,
+        depth: usize,
+        allow: &FixedBitSet,
+        deny: &FixedBitSet,
+    ) -> Verdict {
+        let Some(open) = self.searcher.open.get(depth) else { return Verdict::Open };
+        let is_settled = |rule: usize| standing.contains(rule) && !open.contains(rule);
+        if standing.is_disjoint(allow) || deny.ones().any(is_settled) {
+            Verdict::Refuses
+        } else if standing.is_disjoint(deny) && allow.ones().any(is_settled) {
+            Verdict::Admits
+        } else {
+            Verdict::Open
+        }
+    }
+
+    fn report(&mut self) -> ControlFlow<(), bool> {
+        let mut whole = self.path.clone();
+        whole.resize(self.searcher.space.axes.len(), 0);
+        (self.found)(&whole)?;
+        ControlFlow::Continue(true)
+    }
+}
