@@ -82,7 +82,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("aws_smithy_http_client", &["aws"]),
     ("aws_smithy_runtime_api", &["aws", "sim"]),
     ("aws_smithy_types", &["aws", "sim"]),
-    ("quick_xml", &["aws", "sim"]),
+    ("quick_xml", &["aws", "sim", "cli"]),
     ("moka", &["aws", "methods"]),
 ];
 

@@ -1,7 +1,9 @@
 //! `muster policies`: checks policy files and explains what they say of a node, without a server.
 
+mod check;
 mod import;
 mod input;
+mod report;
 mod words;
 
 use std::path::{Path, PathBuf};
@@ -11,7 +13,7 @@ use serde::Serialize;
 use super::local::{DataDir, call_one, text};
 use super::{Exit, Failure, Outcome, Printer};
 use crate::clock::Clock;
-use crate::domain::{Code, Lifetime, Timestamp};
+use crate::domain::{Code, Timestamp};
 use crate::methods::{self, FactValues, Instance, Proof};
 use crate::policy::{self, Explanation, Finding, Hypothesis, Loaded, PolicySet, Vocabulary};
 use crate::server::{self, policy_directory};
@@ -25,33 +27,10 @@ pub(super) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    Check(Check),
+    Check(check::Check),
     Explain(Explain),
     Import(import::Import),
     Status(Status),
-}
-
-/// Reads a directory of policies and reports everything that is wrong or doubtful.
-///
-/// The exit status is 1 if there are errors, and with --strict also if there are warnings. The hash
-/// is the one that the server shows for the same files.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
-  muster policy check policies
-  muster policy check policies --strict --output json
-  muster policy check policies --certificates-dir ./certificates
-
-docs/findings.md explains every code.")]
-struct Check {
-    /// The directory: `*.yaml` directly in it.
-    #[arg(value_name = "DIR")]
-    directory: PathBuf,
-    /// Takes warnings for errors.
-    #[arg(long)]
-    strict: bool,
-    /// Adds the regions of a directory of `<region>.pem` certificates.
-    #[arg(long, value_name = "DIR")]
-    certificates_dir: Vec<PathBuf>,
 }
 
 /// Explains rule by rule whether a node may join.
@@ -134,34 +113,6 @@ impl Status {
         });
         let has_error = status.get("error").is_some_and(|error| !error.is_null());
         Ok(if has_error { Exit::No } else { Exit::Yes })
-    }
-}
-
-/// What `check` prints.
-#[derive(Serialize)]
-struct Checked<'a> {
-    hash: &'a str,
-    policies: usize,
-    /// Within this time a removed account has no valid certificate left.
-    longest_ttl: Option<Lifetime>,
-    findings: &'a [Finding],
-}
-
-impl Check {
-    fn run(&self, printer: Printer) -> Outcome {
-        let now = Clock::system().now();
-        let loaded = load(&self.directory, &self.certificates_dir, now)?;
-        let set = loaded.set.as_deref();
-        let checked = Checked {
-            hash: loaded.hash.as_str(),
-            // The set loads as a whole or not at all.
-            policies: set.map_or(0, PolicySet::len),
-            longest_ttl: set.and_then(|set| set.policies().map(policy::JoinPolicy::ttl).max()),
-            findings: &loaded.findings,
-        };
-        printer.result(&checked, || words::checked(&self.directory, &checked));
-        let is_refused = set.is_none() || (self.strict && !loaded.findings.is_empty());
-        Ok(if is_refused { Exit::No } else { Exit::Yes })
     }
 }
 

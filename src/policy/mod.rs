@@ -54,4 +54,4 @@ pub use rule::Rule;
 pub use set::{Loaded, MAX_FILES, PolicyFile, PolicySet, Vocabulary, load};
 pub use settings::{ComeBack, FreshProof, Rejoin};
 pub use teleport::{Import, ImportNote, ImportedPolicy, import_teleport};
-pub use yaml::MAX_FILE_BYTES;
+pub use yaml::{MAX_FILE_BYTES, is_hidden};

@@ -111,7 +111,7 @@ fn forbidden_character(start: &Place, text: &str) -> Option<Place> {
 }
 
 /// Whether a reader does not see this character, or sees others in another order because of it.
-pub(super) fn is_hidden(character: char) -> bool {
+pub fn is_hidden(character: char) -> bool {
     let is_control = character.is_control() && !matches!(character, '\n' | '\r' | '\t');
     is_control
         || matches!(character,

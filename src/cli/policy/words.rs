@@ -2,37 +2,41 @@
 
 use std::path::Path;
 
-use super::{Checked, Explained};
+use super::Explained;
+use super::check::Checked;
+use super::report::visible;
 use crate::policy::{Fit, Outcome, RuleExplanation, Severity};
 
 /// What `check` says.
 pub(super) fn checked(directory: &Path, checked: &Checked<'_>) -> String {
     let mut lines = Vec::new();
     for finding in checked.findings {
-        let place = directory.join(finding.place.to_string());
+        let place = directory.join(finding.place.to_string()).display().to_string();
         let severity = finding.code.severity().as_str();
-        lines.push(format!(
-            "{}: {severity}: {} [{}]",
-            place.display(),
-            finding.message,
-            finding.code
-        ));
+        // The name of a file may hold a line feed and pretend to be the next finding.
+        let place = visible(&place);
+        lines.push(format!("{place}: {severity}: {} [{}]", finding.message, finding.code));
         lines.push(format!("    write: {}", finding.expected));
     }
-    let count = |severity| {
-        checked.findings.iter().filter(|finding| finding.code.severity() == severity).count()
-    };
-    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
-    lines.push(format!(
-        "{}: {errors} errors, {warnings} warnings, {} policies, hash {}",
-        if errors == 0 { "loads" } else { "does not load" },
-        checked.policies,
-        checked.hash
-    ));
+    lines.push(summary(checked));
     if let Some(ttl) = checked.longest_ttl {
         lines.push(format!("Removing an account ends its nodes within {ttl}."));
     }
     lines.join("\n")
+}
+
+/// What came of `check`, in one line.
+pub(super) fn summary(checked: &Checked<'_>) -> String {
+    let count = |severity| {
+        checked.findings.iter().filter(|finding| finding.code.severity() == severity).count()
+    };
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    format!(
+        "{}: {errors} errors, {warnings} warnings, {} policies, hash {}",
+        if errors == 0 { "loads" } else { "does not load" },
+        checked.policies,
+        checked.hash
+    )
 }
 
 /// What `explain` says.
