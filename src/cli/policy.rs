@@ -1,8 +1,15 @@
 //! `muster policies`: checks policy files and explains what they say of a node, without a server.
 
 mod check;
+mod access;
+mod diff;
+mod history;
+mod impact;
 mod import;
 mod input;
+mod origin;
+mod records;
+mod witness;
 mod report;
 mod words;
 
@@ -27,7 +34,9 @@ pub(super) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    Access(access::Access),
     Check(check::Check),
+    Diff(diff::Diff),
     Explain(Explain),
     Import(import::Import),
     Status(Status),
@@ -92,6 +101,8 @@ enum SupposedProof {
 
 pub(super) fn run(arguments: &Arguments, printer: Printer) -> Outcome {
     match &arguments.command {
+        Command::Access(access) => access.run(printer),
+        Command::Diff(diff) => diff.run(printer),
         Command::Check(check) => check.run(printer),
         Command::Explain(explain) => explain.run(printer),
         Command::Import(import) => import.run(printer),
@@ -132,14 +143,8 @@ impl Explain {
         let now = self.at.unwrap_or_else(|| Clock::system().now());
         let loaded = load(&self.directory, &self.certificates_dir, now)?;
         let set = whole(&loaded)?;
-        if let Some(name) = &self.policy
-            && set.policy(name).is_none()
-        {
-            let message = format!("there is no policy `{}`", name.escape_debug());
-            let mut failure = Failure::new(Code::PolicyUnknown, message);
-            let names: Vec<&str> = set.policies().map(|policy| policy.name().as_str()).collect();
-            failure.hint = Some(format!("one of: {}", names.join(", ")));
-            return Err(failure);
+        if let Some(name) = &self.policy {
+            require_policy(set, name)?;
         }
         let node = match (&self.document, &self.claims) {
             (Some(file), _) => input::claims_of_document(file, &self.certificates_dir)?,
@@ -176,10 +181,26 @@ impl Explain {
     }
 }
 
-fn load(directory: &Path, certificates: &[PathBuf], now: Timestamp) -> Result<Loaded, Failure> {
-    // The regions that policies may name: AWS's, and those of every `--certificates-dir`.
+/// A policy of this name, or which ones there are.
+fn require_policy(set: &PolicySet, name: &str) -> Result<(), Failure> {
+    if set.policy(name).is_some() {
+        return Ok(());
+    }
+    let message = format!("there is no policy `{}`", name.escape_debug());
+    let mut failure = Failure::new(Code::PolicyUnknown, message);
+    let names: Vec<&str> = set.policies().map(|policy| policy.name().as_str()).collect();
+    failure.hint = Some(format!("one of: {}", names.join(", ")));
+    Err(failure)
+}
+
+/// What policies may speak of: AWS's regions, and those of every `--certificates-dir`.
+fn vocabulary(certificates: &[PathBuf]) -> Result<Vocabulary, Failure> {
     let regions = super::input::certificates(certificates)?.known_regions().clone();
-    let vocabulary = Vocabulary { methods: methods::ALL, regions };
+    Ok(Vocabulary { methods: methods::ALL, regions })
+}
+
+fn load(directory: &Path, certificates: &[PathBuf], now: Timestamp) -> Result<Loaded, Failure> {
+    let vocabulary = vocabulary(certificates)?;
     policy_directory::load(directory, &vocabulary, Some(now))
         .map_err(|error| Failure::new(Code::FileUnreadable, error.to_string()))
 }

@@ -1,6 +1,8 @@
 //! Explanations: every rule and field of a decision, with what was expected and what was there.
 //! Made only when somebody asks; the outcome is the one that `judge` gives.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::denial::Old;
@@ -93,6 +95,21 @@ pub struct PolicyExplanation {
     pub outcome: Outcome,
     /// Its rules: deny, allow, and the terms on which it admits.
     pub rules: Vec<RuleExplanation>,
+    /// What it gives to whom it admits.
+    pub grants: Grants,
+}
+
+/// What a policy gives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Grants {
+    /// How long a certificate lives.
+    pub ttl: Lifetime,
+    /// The DNS names that can be made for the node.
+    pub dns_names: Vec<String>,
+    /// The roles.
+    pub roles: Vec<String>,
+    /// The labels.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// One rule of an explanation.
@@ -159,7 +176,8 @@ pub(super) fn explain_case<'p>(
         let outcome = reason.outcome;
         reasons.push(reason);
         let rules = rules(policy, case);
-        explained.push(PolicyExplanation { name: policy.name.to_string(), outcome, rules });
+        let (name, grants) = (policy.name.to_string(), grants(policy, case));
+        explained.push(PolicyExplanation { name, outcome, rules, grants });
     }
     // The best outcome; among refusals the one that misses least, then the first by name.
     let Some(reason) = reasons.into_iter().min_by_key(Reason::rank) else {
@@ -185,6 +203,16 @@ pub(super) fn explain_case<'p>(
         column: Some(reason.place.column),
         message: reason.message,
         policies: explained,
+    }
+}
+
+fn grants(policy: &JoinPolicy, case: &Case<'_>) -> Grants {
+    let names = policy.certificate.dns_names.iter();
+    Grants {
+        ttl: policy.ttl(),
+        dns_names: names.filter_map(|name| name.render(case.claims).ok()).collect(),
+        roles: policy.roles().to_vec(),
+        labels: policy.labels().clone(),
     }
 }
 

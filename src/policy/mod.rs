@@ -36,7 +36,7 @@ mod yaml;
 
 pub use analysis::{
     Access, AccessQuery, Accesses, AdmittingRule, Change, ChangeKind, Comparison, Ground, Horizon,
-    Population, Proof as ChangeProof, Spot, Witness, access, compare,
+    Population, Proof as ChangeProof, Refusal, Spot, Witness, access, compare, refusals, replay,
 };
 pub use approval::{AdmittedBy, Approval, DEFAULT_SLOT, Order, OrderRequest, Strength};
 pub use decide::Candidates;

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::accounts::AccountSet;
 use super::finding::Place;
 use super::glob::Glob;
+use super::wording::expected;
 use crate::domain::{AccountId, Lifetime, Partition, PolicyName, Timestamp};
 use crate::methods::Field;
 
@@ -35,6 +36,11 @@ impl Rule {
     /// Whether `until` is past.
     pub fn has_expired(&self, now: Timestamp) -> bool {
         self.until.is_some_and(|until| now > until)
+    }
+
+    /// What it asks, in words: the names of fields and what is expected of each.
+    pub fn asks(&self) -> impl Iterator<Item = (&'static str, String)> {
+        self.conditions.iter().map(|condition| (condition.field.name, expected(&condition.test)))
     }
 
     /// The condition on a field.

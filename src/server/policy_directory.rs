@@ -31,14 +31,61 @@ pub fn load(
 ) -> Result<Loaded, Unreadable> {
     let mut findings = Vec::new();
     let files = read(directory, &mut findings)?;
-    let mut loaded = policy::load(&files, vocabulary, now);
+    Ok(judged(&files, findings, vocabulary, now))
+}
+
+/// Loads what stands in a directory of something else, such as a revision of a repository: names,
+/// and the bytes of those that are files.
+pub fn load_entries(
+    entries: Vec<(String, Option<Vec<u8>>)>,
+    vocabulary: &Vocabulary,
+    now: Option<Timestamp>,
+) -> Loaded {
+    let mut findings = Vec::new();
+    let mut files = Vec::new();
+    for (name, bytes) in entries.into_iter().filter(|(name, _)| !name.starts_with('.')) {
+        match unexpected(&name, bytes.is_some()) {
+            Some(message) => {
+                findings.push(finding(FindingCode::FileUnexpected, &name, message));
+            }
+            None => files.extend(text_of(name, bytes.unwrap_or_default(), &mut findings)),
+        }
+    }
+    judged(&files, findings, vocabulary, now)
+}
+
+fn judged(
+    files: &[PolicyFile],
+    mut findings: Vec<Finding>,
+    vocabulary: &Vocabulary,
+    now: Option<Timestamp>,
+) -> Loaded {
+    let mut loaded = policy::load(files, vocabulary, now);
     if !findings.is_empty() {
         loaded.set = None;
         findings.append(&mut loaded.findings);
         findings.sort();
         loaded.findings = findings;
     }
-    Ok(loaded)
+    loaded
+}
+
+/// Why an entry is no policy file, if it is none.
+fn unexpected(name: &str, is_file: bool) -> Option<&'static str> {
+    let is_yaml = Path::new(name).extension().is_some_and(|extension| extension == "yaml");
+    match (is_yaml, is_file) {
+        (true, true) => None,
+        (true, false) => Some("this is no file"),
+        (false, _) => Some("only `*.yaml` files directly in the directory are policies"),
+    }
+}
+
+fn text_of(name: String, bytes: Vec<u8>, findings: &mut Vec<Finding>) -> Option<PolicyFile> {
+    if let Ok(text) = String::from_utf8(bytes) {
+        return Some(PolicyFile { name, text });
+    }
+    findings.push(finding(FindingCode::FileNotText, &name, "it is not UTF-8"));
+    None
 }
 
 fn read(directory: &Path, findings: &mut Vec<Finding>) -> Result<Vec<PolicyFile>, Unreadable> {
@@ -53,30 +100,18 @@ fn read(directory: &Path, findings: &mut Vec<Finding>) -> Result<Vec<PolicyFile>
             continue;
         }
         let path = directory.join(text);
-        let is_yaml = Path::new(text).extension().is_some_and(|extension| extension == "yaml");
         // Follows links. A pipe or device would never end, so only regular files are opened.
         let is_file = fs::metadata(&path).map_err(|source| unreadable(&path, source))?.is_file();
-        match (is_yaml, is_file) {
-            (true, true) => {}
-            (true, false) => {
-                findings.push(finding(FindingCode::FileUnexpected, text, "this is no file"));
-                continue;
-            }
-            (false, _) => {
-                let message = "only `*.yaml` files directly in the directory are policies";
-                findings.push(finding(FindingCode::FileUnexpected, text, message));
-                continue;
-            }
+        if let Some(message) = unexpected(text, is_file) {
+            findings.push(finding(FindingCode::FileUnexpected, text, message));
+            continue;
         }
         // One more is enough for `policy::load` to say that there are too many.
         if files.len() > MAX_FILES {
             break;
         }
         let bytes = read_file(&path).map_err(|source| unreadable(&path, source))?;
-        match String::from_utf8(bytes) {
-            Ok(content) => files.push(PolicyFile { name: text.to_owned(), text: content }),
-            Err(_) => findings.push(finding(FindingCode::FileNotText, text, "it is not UTF-8")),
-        }
+        files.extend(text_of(text.to_owned(), bytes, findings));
     }
     Ok(files)
 }

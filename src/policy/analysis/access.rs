@@ -3,9 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use super::super::finding::Place;
 use super::super::join_policy::JoinPolicy;
+use super::super::reason::reason;
 use super::super::rule::Rule;
 use super::super::set::PolicySet;
+use super::population::accounts_of;
 use super::search::{Budget, Question, Searcher, Start};
 use super::space::{Ground, Rules, Space, StandsFor, spaces};
 use super::witness::Witness;
@@ -172,4 +175,66 @@ impl<'p> Space<'p> {
         };
         denied.ones().filter(meets).collect()
     }
+}
+
+/// Why nobody that is asked about can join by a policy that seems to be for him.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The policy.
+    pub policy: PolicyName,
+    /// The rule that refuses, or that has ended.
+    pub rule: String,
+    /// Where it stands.
+    pub place: Place,
+    /// In a sentence.
+    pub message: String,
+}
+
+/// Finds what keeps those out whom `access` does not list: prohibitions, and permissions that ended.
+/// A policy whose permissions never name them is not in the answer.
+pub fn refusals(set: &PolicySet, query: AccessQuery<'_>, ground: Ground<'_>) -> Vec<Refusal> {
+    let mut budget = Budget::new(STEPS);
+    let mut found = Vec::new();
+    let policies = set.policies().filter(|one| query.policy.is_none_or(|name| one.name() == name));
+    for policy in policies {
+        let ended = policy.allow().iter().filter(|rule| rule.has_expired(ground.at));
+        let ended = ended.filter(|rule| {
+            accounts_of(rule)
+                .is_none_or(|named| query.account.is_none_or(|one| named.contains(one)))
+        });
+        found.extend(ended.map(|rule| Refusal {
+            policy: policy.name().clone(),
+            rule: rule.name.clone(),
+            place: rule.place.clone(),
+            message: "the rule has ended".to_owned(),
+        }));
+        found.extend(denied(policy, query, ground, &mut budget));
+    }
+    found
+}
+
+/// The prohibition that refuses a node which some permission would admit.
+fn denied(
+    policy: &JoinPolicy,
+    query: AccessQuery<'_>,
+    ground: Ground<'_>,
+    budget: &mut Budget,
+) -> Option<Refusal> {
+    let rules = Rules { deny: Vec::new(), ..Rules::of(policy) };
+    spaces(&rules, &Rules::default(), policy.method, ground).iter().find_map(|space| {
+        let searcher = Searcher::new(space);
+        let classes = space.account_classes(ground.population).into_iter();
+        let mut asked = classes
+            .filter(|(_, accounts)| query.account.is_none_or(|account| accounts.contains(account)));
+        asked.find_map(|(class, _)| {
+            let start = Start { rule: None, class };
+            let path = searcher.first(Question::Beyond, start, budget)?;
+            let mut node = Witness::of(space, &path, policy, policy.reads_facts(), ground);
+            // The class may hold others too; the answer is about the one.
+            node.put_account(query.account);
+            let why = reason(policy, &node.case());
+            let (policy, rule) = (policy.name().clone(), why.rule.unwrap_or_default());
+            Some(Refusal { policy, rule, place: why.place, message: why.message })
+        })
+    })
 }

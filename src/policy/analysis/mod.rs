@@ -16,6 +16,7 @@ mod access;
 mod diff;
 mod floors;
 mod population;
+mod replay;
 mod samples;
 mod search;
 mod space;
@@ -24,8 +25,9 @@ mod terms;
 mod unnamed;
 mod witness;
 
-pub use access::{Access, AccessQuery, Accesses, AdmittingRule, access};
+pub use access::{Access, AccessQuery, Accesses, AdmittingRule, Refusal, access, refusals};
 pub use diff::{Change, ChangeKind, Comparison, Proof, Spot, compare};
 pub use population::Population;
+pub use replay::replay;
 pub use space::{Ground, Horizon};
 pub use witness::Witness;

@@ -8,7 +8,7 @@ use super::super::judge::Case;
 use super::samples::Sample;
 use super::search::Path;
 use super::space::{Of, Space, StandsFor, in_partition, put};
-use crate::domain::{PolicyName, Timestamp};
+use crate::domain::{AccountId, PolicyName, Timestamp};
 use crate::methods::{
     ClaimValues, Declaration, FactValues, Instance, InstanceFacts, Kind, Proof, Provenance, Value,
 };
@@ -80,6 +80,15 @@ impl Witness {
         let proof = if method.has_fresh_proof { Proof::Proven } else { Proof::NotOffered };
         let facts = FactValues { proof, instance };
         Self { policy: policy.name.clone(), method, at, claims, epoch: at, facts }
+    }
+
+    /// Another account of its class.
+    pub(super) fn put_account(&mut self, account: Option<&AccountId>) {
+        let field = self.method.fields.iter().find(|field| field.kind == Kind::Accounts);
+        if let Some((field, account)) = field.zip(account) {
+            let account = Value::Text(account.as_str().to_owned());
+            self.claims.insert(field.reads, account, Provenance::Proven);
+        }
     }
 
     /// What a decision about it is made on.

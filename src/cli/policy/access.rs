@@ -1,0 +1,340 @@
+//! `muster policy access`: who can join as what, decided exactly, and what the audit log says of it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::history::{History, Usage};
+use super::records::Source;
+use super::witness::WitnessDocument;
+use super::{vocabulary, whole};
+use crate::cli::{Exit, Failure, Outcome, Printer};
+use crate::clock::Clock;
+use crate::domain::{AccountId, Code, Lifetime, PolicyName, Timestamp};
+use crate::policy::{
+    self, Access as Row, AccessQuery, Ground, Horizon, PolicySet, Population, Rule,
+};
+use crate::server::policy_directory;
+
+/// Shows who can join: account by policy, and what else must hold.
+///
+/// Prohibitions are taken off and ended rules left out, exactly: whoever is listed can join, and a
+/// node that shows it stands beside the answer; whoever is not listed cannot. With an audit file or
+/// a data directory it also says since when, when last used, and by how many nodes.
+///
+/// The exit status is 1 if nobody can join, or with --unused if some access is unused.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  muster policy access policies
+  muster policy access policies --account 111122223333
+  muster policy access policies --policy web --at 2026-12-31T00:00:00Z
+  muster policy access policies --data-dir /var/lib/muster --unused 90d")]
+pub(super) struct Access {
+    /// The directory: `*.yaml` directly in it.
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// Only this account, in every partition.
+    #[arg(long, value_name = "N")]
+    account: Option<AccountId>,
+    /// Only this policy.
+    #[arg(long, value_name = "NAME")]
+    policy: Option<PolicyName>,
+    /// As of this time instead of now.
+    #[arg(long, value_name = "TIME")]
+    at: Option<Timestamp>,
+    /// Adds the regions of a directory of `<region>.pem` certificates.
+    #[arg(long, value_name = "DIR")]
+    certificates_dir: Vec<PathBuf>,
+    /// Exported audit records, JSON lines: who used it.
+    #[arg(long, value_name = "FILE", conflicts_with = "data_dir")]
+    audit: Option<PathBuf>,
+    /// A server's data directory: who used it, and since when it is so.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Only what nobody has used for so long.
+    #[arg(long, value_name = "SPAN")]
+    unused: Option<Lifetime>,
+}
+
+/// What `access` prints.
+#[derive(Debug, Serialize)]
+struct Answer<'p> {
+    hash: &'p str,
+    at: Timestamp,
+    /// Since when the records tell; what was before is not known.
+    records_since: Option<Timestamp>,
+    /// Whether all was looked at.
+    complete: bool,
+    access: Vec<Entry<'p>>,
+    refused: Vec<Refused>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct Entry<'p> {
+    partition: Option<&'static str>,
+    account_id: Option<String>,
+    policy: &'p str,
+    method: &'static str,
+    rules: Vec<AdmittingRule<'p>>,
+    witness: Option<WitnessDocument>,
+    since: Option<Timestamp>,
+    #[serde(flatten)]
+    usage: MaybeUsage,
+}
+
+/// What the records say; all null without records.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+struct MaybeUsage {
+    last_used: Option<Timestamp>,
+    live_nodes: Option<usize>,
+    grants: Option<Vec<super::history::Grant>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct AdmittingRule<'p> {
+    #[serde(flatten)]
+    rule: RuleWords<'p>,
+    until: Option<Timestamp>,
+    except: Vec<Exception<'p>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Exception<'p> {
+    deny_list: Option<&'p str>,
+    #[serde(flatten)]
+    rule: RuleWords<'p>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct RuleWords<'p> {
+    name: &'p str,
+    file: &'p str,
+    line: u32,
+    conditions: Vec<Condition>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Condition {
+    field: &'static str,
+    expected: String,
+}
+
+/// Why an account that was asked about cannot join by a policy.
+#[derive(Debug, Serialize)]
+struct Refused {
+    policy: String,
+    rule: Option<String>,
+    file: String,
+    line: u32,
+    message: String,
+}
+
+impl Access {
+    pub(super) fn run(&self, printer: Printer) -> Outcome {
+        let at = self.at.unwrap_or_else(|| Clock::system().now());
+        let vocabulary = vocabulary(&self.certificates_dir)?;
+        let loaded = policy_directory::load(&self.directory, &vocabulary, Some(at))
+            .map_err(|error| Failure::new(Code::FileUnreadable, error.to_string()))?;
+        let set = whole(&loaded)?;
+        if let Some(name) = &self.policy {
+            super::require_policy(set, name.as_str())?;
+        }
+        let history = self.history(at, printer)?;
+        let population = Population::of(&[set]);
+        let horizon = Horizon::Now;
+        let ground = Ground { population: &population, regions: &vocabulary.regions, at, horizon };
+        let query = AccessQuery { account: self.account.as_ref(), policy: self.policy.as_ref() };
+        let found = policy::access(set, query, ground);
+        let mut answer = Answer {
+            hash: set.hash().as_str(),
+            at,
+            records_since: history.as_ref().and_then(|history| history.begins),
+            complete: found.is_complete,
+            access: found.rows.iter().flat_map(entries).collect(),
+            refused: Vec::new(),
+        };
+        if let Some(history) = &history {
+            for entry in &mut answer.access {
+                entry.usage = history.usage(&entry.key(), at).into();
+            }
+        }
+        if answer.access.is_empty() {
+            answer.refused = refusals(set, query, ground);
+        }
+        let somebody_can = !answer.access.is_empty();
+        if let Some(span) = self.unused {
+            answer.access.retain(|entry| entry.is_unused_since(at.minus(span)));
+        }
+        printer.result(&answer, || words(&answer));
+        let is_yes = match self.unused {
+            Some(_) => answer.access.is_empty(),
+            None => somebody_can,
+        };
+        Ok(if is_yes && answer.complete { Exit::Yes } else { Exit::No })
+    }
+
+    fn history(&self, at: Timestamp, printer: Printer) -> Result<Option<History>, Failure> {
+        let source = match (&self.audit, &self.data_dir) {
+            (Some(file), _) => Source::File(file.clone()),
+            (None, Some(directory)) => Source::DataDir(directory.clone()),
+            (None, None) if self.unused.is_some() => {
+                let message = "--unused needs records: --audit FILE or --data-dir DIR";
+                return Err(Failure::new(Code::ConfigurationInvalid, message));
+            }
+            (None, None) => return Ok(None),
+        };
+        History::read(&source, at, printer).map(Some)
+    }
+}
+
+impl Entry<'_> {
+    fn key(&self) -> super::history::Key {
+        let partition = self.partition.map(str::to_owned);
+        (self.policy.to_owned(), partition.zip(self.account_id.clone()))
+    }
+
+    fn is_unused_since(&self, then: Timestamp) -> bool {
+        self.usage.last_used.is_none_or(|used| used < then)
+    }
+}
+
+impl From<Usage> for MaybeUsage {
+    fn from(usage: Usage) -> Self {
+        let Usage { last_used, live_nodes, grants } = usage;
+        Self { last_used, live_nodes: Some(live_nodes), grants: Some(grants) }
+    }
+}
+
+/// One entry for each account.
+fn entries<'p>(row: &Row<'p>) -> Vec<Entry<'p>> {
+    let rules: Vec<AdmittingRule<'p>> = row.rules.iter().map(admitting).collect();
+    let witness = row.rules.first().map(|rule| WitnessDocument::from(&rule.witness));
+    let entry = |account: Option<&AccountId>| Entry {
+        partition: row.partition.map(crate::domain::Partition::as_str),
+        account_id: account.map(ToString::to_string),
+        policy: row.policy.name().as_str(),
+        method: row.policy.method(),
+        rules: rules.clone(),
+        witness: witness.clone(),
+        since: None,
+        usage: MaybeUsage::default(),
+    };
+    if row.partition.is_none() {
+        return vec![entry(None)];
+    }
+    row.accounts.iter().map(|account| entry(Some(account))).collect()
+}
+
+fn admitting<'p>(rule: &policy::AdmittingRule<'p>) -> AdmittingRule<'p> {
+    let except = rule.except.iter().map(|deny| Exception {
+        deny_list: deny.deny_list.as_ref().map(PolicyName::as_str),
+        rule: rule_words(deny),
+    });
+    AdmittingRule { rule: rule_words(rule.rule), until: rule.rule.until, except: except.collect() }
+}
+
+fn rule_words(rule: &Rule) -> RuleWords<'_> {
+    let conditions = rule.asks().map(|(field, expected)| Condition { field, expected });
+    RuleWords {
+        name: &rule.name,
+        file: &rule.place.file,
+        line: rule.place.line,
+        conditions: conditions.collect(),
+    }
+}
+
+/// What keeps out whoever was asked about.
+fn refusals(set: &PolicySet, query: AccessQuery<'_>, ground: Ground<'_>) -> Vec<Refused> {
+    policy::refusals(set, query, ground)
+        .into_iter()
+        .map(|refusal| Refused {
+            policy: refusal.policy.to_string(),
+            rule: Some(refusal.rule),
+            file: refusal.place.file.to_string(),
+            line: refusal.place.line,
+            message: refusal.message,
+        })
+        .collect()
+}
+
+/// Accounts with the same access stand together.
+fn words(answer: &Answer<'_>) -> String {
+    let mut lines = Vec::new();
+    let mut groups: BTreeMap<(&str, String), Vec<&Entry<'_>>> = BTreeMap::new();
+    for entry in &answer.access {
+        let alike = format!("{:?} {:?}", entry.partition, entry.rules);
+        groups.entry((entry.policy, alike)).or_default().push(entry);
+    }
+    for ((policy, _), entries) in groups {
+        lines.extend(group_lines(policy, &entries));
+        lines.push(String::new());
+    }
+    for refused in &answer.refused {
+        let rule = refused.rule.as_deref().unwrap_or("-");
+        let Refused { policy, file, line, message, .. } = refused;
+        lines.push(format!("refused by {policy}: {message}  ({rule}, {file}:{line})"));
+    }
+    let accounts: std::collections::BTreeSet<_> =
+        answer.access.iter().map(|entry| (entry.partition, &entry.account_id)).collect();
+    let policies: std::collections::BTreeSet<_> =
+        answer.access.iter().map(|entry| entry.policy).collect();
+    lines.push(match (answer.access.is_empty(), answer.refused.is_empty()) {
+        (true, true) => {
+            format!("nobody who was asked about can join: no rule is for them, at {}", answer.at)
+        }
+        (true, false) => format!("nobody who was asked about can join at {}", answer.at),
+        (false, _) => format!(
+            "{} accounts by {} policies at {}, set {}",
+            accounts.len(),
+            policies.len(),
+            answer.at,
+            answer.hash
+        ),
+    });
+    if !answer.complete {
+        lines.push(
+            "INCOMPLETE: the rules are too many to look at all; there may be more".to_owned(),
+        );
+    }
+    lines.join("\n")
+}
+
+fn group_lines(policy: &str, entries: &[&Entry<'_>]) -> Vec<String> {
+    let Some(first) = entries.first() else { return Vec::new() };
+    let mut lines = Vec::new();
+    let who = match first.partition {
+        Some(partition) => format!("{} accounts of partition {partition}", entries.len()),
+        None => "whoever has what it asks for".to_owned(),
+    };
+    lines.push(format!("{policy} ({}): {who}", first.method));
+    for rule in &first.rules {
+        let RuleWords { name, file, line, conditions } = &rule.rule;
+        let until = rule.until.map(|until| format!(", until {until}")).unwrap_or_default();
+        lines.push(format!("  by {name}  ({file}:{line}{until})"));
+        lines.extend(conditions.iter().map(|one| format!("      {}: {}", one.field, one.expected)));
+        for exception in &rule.except {
+            let RuleWords { name, file, line, conditions } = &exception.rule;
+            let asks: Vec<String> =
+                conditions.iter().map(|one| format!("{}: {}", one.field, one.expected)).collect();
+            lines.push(format!("    but not {}  ({name}, {file}:{line})", asks.join(", ")));
+        }
+    }
+    if let Some(witness) = &first.witness {
+        lines.push(format!("  for example {}", witness.in_words()));
+    }
+    for entry in entries {
+        let Some(account) = &entry.account_id else { continue };
+        lines.push(format!("    {account}{}", usage_words(entry)));
+    }
+    lines
+}
+
+fn usage_words(entry: &Entry<'_>) -> String {
+    let Some(live) = entry.usage.live_nodes else { return String::new() };
+    let since = entry.since.map(|since| format!("  since {since}")).unwrap_or_default();
+    let used = entry.usage.last_used.map_or_else(|| "never".to_owned(), |used| used.to_string());
+    let grants = entry.usage.grants.as_ref().map_or(0, Vec::len);
+    let grants = if grants > 0 { format!(", {grants} allowed by hand") } else { String::new() };
+    format!("{since}  last used {used}, {live} live nodes{grants}")
+}
