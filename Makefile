@@ -31,11 +31,12 @@ check: ## Formatting, lints, documentation and the rules for dependencies.
 	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; \
 	 else echo "cargo-deny is not installed: dependency rules are checked by tests/architecture.rs only"; fi
 
-bench: ## Prints figures: start-up, one join, the price of proof, look-up and tokens, binary size.
+bench: ## Prints figures: start-up, one join, the price of proof, look-up, tokens and review, binary size.
 	$(CARGO) build --locked --release
 	./benches/figures $(TARGET)/release/muster
 	./benches/price-of-proof $(TARGET)/release/muster
 	./benches/price-of-tokens $(TARGET)/release/muster
+	./benches/price-of-review $(TARGET)/release/muster
 
 fuzz: ## Fuzzes one target: make fuzz T=ber_cms SECONDS=60
 	./scripts/fuzz $(T) $(or $(SECONDS),60)

@@ -88,7 +88,7 @@ impl JoinPolicy {
     }
 
     /// Whether instances are looked at: only after a proof, so only where one is required.
-    pub(super) fn reads_facts(&self) -> bool {
+    pub fn reads_facts(&self) -> bool {
         self.look_up.value != LookUp::None && self.proof.value == FreshProof::Required
     }
 

@@ -13,7 +13,8 @@ use crate::cli::{Exit, Failure, Outcome, Printer};
 use crate::clock::Clock;
 use crate::domain::{AccountId, Code, Lifetime, PolicyName, Timestamp};
 use crate::policy::{
-    self, Access as Row, AccessQuery, Ground, Horizon, PolicySet, Population, Rule,
+    self, Access as Row, AccessQuery, FreshProof, Ground, Horizon, JoinPolicy, PolicySet,
+    Population, Rule,
 };
 use crate::server::policy_directory;
 
@@ -29,6 +30,7 @@ use crate::server::policy_directory;
   muster policy access policies
   muster policy access policies --account 111122223333
   muster policy access policies --policy web --at 2026-12-31T00:00:00Z
+  muster policy access policies --weak
   muster policy access policies --data-dir /var/lib/muster --unused 90d")]
 pub(super) struct Access {
     /// The directory: `*.yaml` directly in it.
@@ -52,6 +54,9 @@ pub(super) struct Access {
     /// A server's data directory: who used it, and since when it is so.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Only policies that ask for no fresh proof, or do not look at instances.
+    #[arg(long)]
+    weak: bool,
     /// Only what nobody has used for so long.
     #[arg(long, value_name = "SPAN")]
     unused: Option<Lifetime>,
@@ -76,11 +81,23 @@ struct Entry<'p> {
     account_id: Option<String>,
     policy: &'p str,
     method: &'static str,
+    terms: Terms,
     rules: Vec<AdmittingRule<'p>>,
     witness: Option<WitnessDocument>,
     since: Option<Timestamp>,
     #[serde(flatten)]
     usage: MaybeUsage,
+}
+
+/// What a node must prove, and what it gets.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Terms {
+    /// `required` or `not_required`.
+    fresh_proof: &'static str,
+    document_ttl: Option<Lifetime>,
+    /// Whether the instance is looked at.
+    looks: bool,
+    ttl: Lifetime,
 }
 
 /// What the records say; all null without records.
@@ -151,7 +168,7 @@ impl Access {
             at,
             records_since: history.as_ref().and_then(|history| history.begins),
             complete: found.is_complete,
-            access: found.rows.iter().flat_map(entries).collect(),
+            access: found.rows.iter().filter(|row| self.wants(row)).flat_map(entries).collect(),
             refused: Vec::new(),
         };
         if let Some(history) = &history {
@@ -172,6 +189,12 @@ impl Access {
             None => somebody_can,
         };
         Ok(if is_yes && answer.complete { Exit::Yes } else { Exit::No })
+    }
+
+    fn wants(&self, row: &Row<'_>) -> bool {
+        let is_strong =
+            row.policy.fresh_proof() == FreshProof::Required && row.policy.reads_facts();
+        !(self.weak && is_strong)
     }
 
     fn history(&self, at: Timestamp, printer: Printer) -> Result<Option<History>, Failure> {
@@ -199,6 +222,26 @@ impl Entry<'_> {
     }
 }
 
+impl Terms {
+    fn of(policy: &JoinPolicy) -> Self {
+        let (fresh_proof, document_ttl) = match policy.fresh_proof() {
+            FreshProof::Required => ("required", None),
+            FreshProof::NotRequired { document_ttl } => ("not_required", document_ttl),
+        };
+        Self { fresh_proof, document_ttl, looks: policy.reads_facts(), ttl: policy.ttl() }
+    }
+
+    fn in_words(self) -> String {
+        let proof = match (self.fresh_proof, self.document_ttl) {
+            ("required", _) => "fresh proof".to_owned(),
+            (_, Some(age)) => format!("NO fresh proof, documents up to {age}"),
+            (_, None) => "NO fresh proof".to_owned(),
+        };
+        let looks = if self.looks { "looked at" } else { "NOT looked at" };
+        format!("{proof}, {looks}, certificates for {}", self.ttl)
+    }
+}
+
 impl From<Usage> for MaybeUsage {
     fn from(usage: Usage) -> Self {
         let Usage { last_used, live_nodes, grants } = usage;
@@ -215,6 +258,7 @@ fn entries<'p>(row: &Row<'p>) -> Vec<Entry<'p>> {
         account_id: account.map(ToString::to_string),
         policy: row.policy.name().as_str(),
         method: row.policy.method(),
+        terms: Terms::of(row.policy),
         rules: rules.clone(),
         witness: witness.clone(),
         since: None,
@@ -304,10 +348,12 @@ fn group_lines(policy: &str, entries: &[&Entry<'_>]) -> Vec<String> {
     let Some(first) = entries.first() else { return Vec::new() };
     let mut lines = Vec::new();
     let who = match first.partition {
+        Some(partition) if entries.len() == 1 => format!("1 account of partition {partition}"),
         Some(partition) => format!("{} accounts of partition {partition}", entries.len()),
         None => "whoever has what it asks for".to_owned(),
     };
-    lines.push(format!("{policy} ({}): {who}", first.method));
+    let terms = first.terms.in_words();
+    lines.push(format!("{policy} ({}): {who}; {terms}", first.method));
     for rule in &first.rules {
         let RuleWords { name, file, line, conditions } = &rule.rule;
         let until = rule.until.map(|until| format!(", until {until}")).unwrap_or_default();

@@ -1,5 +1,7 @@
 //! `muster policy diff`: what a change of policies means, whatever its text looks like.
 
+mod words;
+
 use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
@@ -14,9 +16,7 @@ use crate::cli::{Exit, Outcome, Printer};
 use crate::clock::Clock;
 use crate::domain::{PolicyName, Timestamp};
 use crate::policy::{self, Change, ChangeKind, ChangeProof, Comparison, Spot};
-
-/// How many accounts are named in a sentence.
-const SHOWN: usize = 5;
+use words::{sentence, summary};
 
 /// Tells in meaning, not in text, what a change of policies newly admits or cuts off.
 ///
@@ -133,7 +133,11 @@ impl Diff {
         };
         let directories = (old_origin.directory(), new_origin.directory());
         let report = self.report(&answer, &found, directories);
-        report::print(format, &answer, || words(&answer, directories), &report);
+        if format == Format::Markdown {
+            printer.bytes(words::markdown(&answer, directories).as_bytes());
+        } else {
+            report::print(format, &answer, || words::text(&answer, directories), &report);
+        }
         let fails = self.fail_on_new_access && found.may_open_access();
         Ok(if fails { Exit::No } else { Exit::Yes })
     }
@@ -246,76 +250,4 @@ impl From<&Change> for ChangeDocument {
             }),
         }
     }
-}
-
-impl Shown {
-    fn in_words(&self) -> String {
-        match self {
-            Self::Node(node) => format!("for example {}", node.in_words()),
-            Self::File { document } => {
-                let lines: Vec<&str> = document.lines().map(str::trim).collect();
-                format!("for example this file: {}", lines.join(" / "))
-            }
-        }
-    }
-}
-
-fn sentence(change: &ChangeDocument) -> String {
-    let about = match (&change.policy, change.accounts.as_slice()) {
-        (Some(policy), []) => format!("{policy}: "),
-        (Some(policy), accounts) => format!("{policy}, {}: ", accounts_in_words(accounts)),
-        (None, _) => String::new(),
-    };
-    format!("{about}{}", change.message)
-}
-
-fn accounts_in_words(accounts: &[Account]) -> String {
-    let shown: Vec<String> = accounts
-        .iter()
-        .take(SHOWN)
-        .map(|account| format!("{} ({})", account.account_id, account.partition))
-        .collect();
-    let more = accounts.len().saturating_sub(SHOWN);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    let noun = if accounts.len() == 1 { "account" } else { "accounts" };
-    format!("{} {noun} {}{more}", accounts.len(), shown.join(", "))
-}
-
-fn summary(answer: &Answer) -> String {
-    if answer.same_meaning {
-        return "no change in meaning".to_owned();
-    }
-    let mut counts: Vec<String> = Vec::new();
-    for (kind, words) in [
-        (ChangeKind::NewlyAdmitted, "newly admitted"),
-        (ChangeKind::Weaker, "weaker"),
-        (ChangeKind::Changed, "changed"),
-        (ChangeKind::Stronger, "stronger"),
-        (ChangeKind::NoLongerAdmitted, "no longer admitted"),
-    ] {
-        let count = answer.changes.iter().filter(|change| change.kind == kind.as_str()).count();
-        if count > 0 {
-            counts.push(format!("{count} {words}"));
-        }
-    }
-    let incomplete = "INCOMPLETE: the rules are too many to compare all; there may be more";
-    counts.extend((!answer.complete).then(|| incomplete.to_owned()));
-    counts.join(", ")
-}
-
-fn words(answer: &Answer, (old, new): (&Path, &Path)) -> String {
-    let mut lines = Vec::new();
-    for change in &answer.changes {
-        lines.push(format!("{}: {}", change.kind.replace('_', " "), sentence(change)));
-        let place = |spot: &SpotDocument, directory: &Path| {
-            let rule = spot.rule.as_deref().map(|rule| format!(" ({rule})")).unwrap_or_default();
-            format!("{}:{}{rule}", directory.join(&spot.file).display(), spot.line)
-        };
-        lines.extend(change.new.as_ref().map(|spot| format!("    now    {}", place(spot, new))));
-        lines.extend(change.old.as_ref().map(|spot| format!("    before {}", place(spot, old))));
-        lines.extend(change.witness.as_ref().map(|shown| format!("    {}", shown.in_words())));
-    }
-    lines.push(summary(answer));
-    lines.extend(answer.impact.as_ref().map(Impact::in_words));
-    lines.join("\n")
 }

@@ -90,7 +90,8 @@ fn rows<'p>(
             .into_iter()
             .filter(|account| query.account.is_none_or(|asked| asked == account))
             .collect();
-        if class.is_some() && accounts.is_empty() {
+        // An account that is asked about is none of a method that knows no accounts.
+        if accounts.is_empty() && (class.is_some() || query.account.is_some()) {
             continue;
         }
         let mut rules = Vec::new();

@@ -187,7 +187,7 @@ impl<'p> Space<'p> {
         }
         for field in method.fields {
             if !matches!(field.kind, Kind::Accounts | Kind::Partition) {
-                let (axis, is_complete) = space.field(field, ground);
+                let (axis, is_complete) = space.field(field, method, ground);
                 space.axes.extend(axis);
                 space.is_complete &= is_complete;
             }
@@ -252,7 +252,12 @@ impl<'p> Space<'p> {
     }
 
     /// The classes of a field; nothing if no rule asks for it.
-    fn field(&self, field: &'static Field, ground: Ground<'_>) -> (Option<Axis>, bool) {
+    fn field(
+        &self,
+        field: &'static Field,
+        method: &Declaration,
+        ground: Ground<'_>,
+    ) -> (Option<Axis>, bool) {
         let tests: Vec<&Test> = self
             .rules
             .iter()
@@ -267,7 +272,11 @@ impl<'p> Space<'p> {
         let regions: Vec<&str> = regions.map(|(region, _)| region.as_str()).collect();
         let found = samples::of(field, &tests, &regions, self.partition);
         let mut classes: Vec<Class> = Vec::new();
-        for sample in found.samples {
+        // The method's own example first: where it fares like others, it stands for them.
+        let example = method.example.iter().find(|(name, _)| *name == field.reads);
+        let example = example.filter(|(_, text)| !text.contains('{'));
+        let example = example.map(|(_, text)| Sample::Value(Value::Text((*text).to_owned())));
+        for sample in example.into_iter().chain(found.samples) {
             let (mut claims, mut facts) = (in_partition(self.partition), InstanceFacts::new());
             put(field, &sample, ground.at, &mut claims, &mut facts);
             let survivors =

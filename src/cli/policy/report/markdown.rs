@@ -48,7 +48,7 @@ fn place(place: &Place) -> String {
 
 /// A message: what it has between backticks is code, plain words are plain, and any other word is
 /// code too.
-fn prose(text: &str) -> String {
+pub(in crate::cli::policy) fn prose(text: &str) -> String {
     let text = visible(text);
     let parts: Vec<&str> = text.split('`').collect();
     let mut shown = String::new();
@@ -73,7 +73,7 @@ fn word(word: &str) -> String {
 }
 
 /// Code that holds nothing but text, also within a table.
-fn code(text: &str) -> String {
+pub(in crate::cli::policy) fn code(text: &str) -> String {
     let mut shown = String::from("<code>");
     for character in visible(text).chars() {
         if character.is_alphanumeric() || " /-,".contains(character) {

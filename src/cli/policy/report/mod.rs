@@ -4,7 +4,7 @@
 
 mod github;
 mod junit;
-mod markdown;
+pub(in crate::cli::policy) mod markdown;
 mod sarif;
 #[cfg(test)]
 mod tests;
