@@ -21,6 +21,8 @@ pub struct Declaration {
     pub epoch_claim: Option<&'static str>,
     /// Claims that an attester may well have, by name, for examples; `{region}` stands for its region.
     pub example: &'static [(&'static str, &'static str)],
+    /// Claims that evidence has and no rule asks for.
+    pub unasked: &'static [&'static str],
 }
 
 /// The fact that tells whether an instance runs.

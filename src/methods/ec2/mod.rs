@@ -82,6 +82,7 @@ pub(super) const DECLARATION: Declaration = Declaration {
         ("instance_type", "m7g.large"),
         ("private_ip", "10.0.0.10"),
     ],
+    unasked: &["architecture", "signing_time", "certificate_serial"],
 };
 
 /// The entry in the table of methods.

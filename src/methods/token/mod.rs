@@ -55,6 +55,7 @@ pub(super) const DECLARATION: Declaration = Declaration {
     running: None,
     epoch_claim: None,
     example: &[("token_name", "web-2026"), ("node", "web-1"), ("source_address", "192.0.2.10")],
+    unasked: &[],
 };
 
 const fn field(name: &'static str, reads: &'static str, kind: Kind, presence: Presence) -> Field {
