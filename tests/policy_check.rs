@@ -125,7 +125,7 @@ const ROWS: &[Row] = &[
     row("unknown method", ["method: ec2", "method: ec3", "ec3"], "METHOD_UNKNOWN", "`ec2`?"),
     row("unknown version", ["muster/v1", "muster/v2", "muster/v2"], "API_VERSION_UNKNOWN", "muster/v1"),
     row("unknown kind", ["JoinPolicy", "JoinPolcy", "JoinPolcy"], "KIND_UNKNOWN", "`JoinPolicy`?"),
-    row("kind of later", ["JoinPolicy", "PolicyTest", "PolicyTest"], "NOT_IN_THIS_VERSION", "JoinPolicy"),
+    row("kind of later", ["JoinPolicy", "OrganizationSnapshot", "OrganizationSnapshot"], "NOT_IN_THIS_VERSION", "JoinPolicy"),
     row("name with a slash", ["name: web", "name: a/b", "a/b"], "VALUE_INVALID", "lower-case"),
     row("name of digits", ["name: web", "name: \"111122223333\"", "\"1111"], "VALUE_INVALID", "letter"),
     row("not_required without ttl", ["{look_up: none}", "{look_up: none, fresh_proof: not_required}", "not_required}"], "DOCUMENT_TTL_MISSING", "document_ttl: 15m"),

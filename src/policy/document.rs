@@ -15,6 +15,7 @@ pub(super) enum Kind {
     DenyList,
     Guardrails,
     TokenPublication,
+    PolicyTest,
 }
 
 impl Kind {
@@ -24,9 +25,10 @@ impl Kind {
         ("DenyList", Self::DenyList),
         ("Guardrails", Self::Guardrails),
         ("TokenPublication", Self::TokenPublication),
+        ("PolicyTest", Self::PolicyTest),
     ];
     /// Kinds that are promised for later; a file with one is not misspelt.
-    const LATER: &'static [&'static str] = &["OrganizationSnapshot", "PolicyTest"];
+    const LATER: &'static [&'static str] = &["OrganizationSnapshot"];
 
     const fn as_str(self) -> &'static str {
         match self {
@@ -35,6 +37,7 @@ impl Kind {
             Self::DenyList => "DenyList",
             Self::Guardrails => "Guardrails",
             Self::TokenPublication => "TokenPublication",
+            Self::PolicyTest => "PolicyTest",
         }
     }
 }
@@ -86,7 +89,7 @@ fn frame<'n>(node: &'n Node, report: &mut Report) -> Option<Document<'n>> {
     let kind = keys
         .required(
             "kind",
-            "`kind: JoinPolicy`, AccountSet, DenyList, Guardrails or TokenPublication",
+            "`kind: JoinPolicy`, AccountSet, DenyList, Guardrails, TokenPublication or PolicyTest",
             report,
         )
         .and_then(|node| kind(node, report));

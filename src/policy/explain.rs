@@ -41,6 +41,17 @@ pub enum Outcome {
     NeedsFacts,
 }
 
+impl Outcome {
+    /// The name in JSON and in tests.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Admitted => "admitted",
+            Self::Refused => "refused",
+            Self::NeedsFacts => "needs_facts",
+        }
+    }
+}
+
 /// Whether a rule or field fits the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -144,6 +144,7 @@ finding_codes! {
     DenyNotApplicable = "DENY_NOT_APPLICABLE", Warning, "A deny rule some methods cannot judge.";
     RenewalByCertificate = "RENEWAL_BY_CERTIFICATE", Warning, "A renewal without a fresh proof.";
     AnalysisIncomplete = "ANALYSIS_INCOMPLETE", Warning, "Too many rules to compare them all.";
+    TestPolicyUnknown = "TEST_POLICY_UNKNOWN", Warning, "A test of a policy that is not there.";
 }
 
 impl fmt::Display for FindingCode {

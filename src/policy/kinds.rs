@@ -68,11 +68,7 @@ pub(super) fn ids(
     let mut ids = BTreeSet::new();
     let mut is_whole = true;
     for (text, item) in decode::texts(node, name, &example, report)? {
-        let is_id = text.strip_prefix(prefix).is_some_and(|digits| {
-            matches!(digits.len(), 8 | 17)
-                && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-        });
-        if is_id {
+        if is_id(prefix, text) {
             ids.insert(text.to_owned());
         } else {
             let expected = format!("`{prefix}` and 8 or 17 lower-case hexadecimal digits");
@@ -81,6 +77,14 @@ pub(super) fn ids(
         }
     }
     is_whole.then_some(ids)
+}
+
+/// Whether text is an identifier with this prefix.
+pub(super) fn is_id(prefix: &str, text: &str) -> bool {
+    text.strip_prefix(prefix).is_some_and(|digits| {
+        matches!(digits.len(), 8 | 17)
+            && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    })
 }
 
 /// A name with `*`, or a list of such names.

@@ -7,6 +7,7 @@
 mod accounts;
 mod analysis;
 mod approval;
+mod cases;
 mod compare;
 mod conditions;
 mod decide;
@@ -39,6 +40,7 @@ pub use analysis::{
     Population, Proof as ChangeProof, Refusal, Spot, Witness, access, compare, refusals, replay,
 };
 pub use approval::{AdmittedBy, Approval, DEFAULT_SLOT, Order, OrderRequest, Strength};
+pub use cases::{CaseResult, PolicyTest, TestCase};
 pub use decide::Candidates;
 pub use denial::Denial;
 pub use explain::{

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::accounts::{self, AccountSets};
+use super::cases::{self, PolicyTest};
 use super::conditions::Reader;
 use super::denial::Denial;
 use super::document::{self, Document, Kind};
@@ -59,6 +60,7 @@ pub struct PolicySet {
     policies: BTreeMap<PolicyName, JoinPolicy>,
     publications: BTreeMap<PolicyName, TokenPublication>,
     pub(super) guardrails: Guardrails,
+    tests: BTreeMap<PolicyName, PolicyTest>,
     accounts: HashSet<(Partition, AccountId)>,
 }
 
@@ -74,12 +76,12 @@ pub fn load(files: &[PolicyFile], vocabulary: &Vocabulary, now: Option<Timestamp
         report.add(FindingCode::LimitExceeded, &place, message, "at most 10,000 files");
         return Loaded { set: None, findings: report.into_findings(), hash };
     }
-    let Documents { policies, publications, guardrails } =
+    let Documents { policies, publications, tests, guardrails } =
         read(&files, vocabulary, now, &mut report);
     let set = (!report.has_errors()).then(|| {
         let accounts = named_accounts(&policies);
         let hash = hash.clone();
-        Arc::new(PolicySet { files, hash, policies, publications, guardrails, accounts })
+        Arc::new(PolicySet { files, hash, policies, publications, tests, guardrails, accounts })
     });
     Loaded { set, findings: report.into_findings(), hash }
 }
@@ -100,10 +102,11 @@ fn hash_of(files: &[PolicyFile]) -> PolicyHash {
     PolicyHash::from_digest(&digest)
 }
 
-/// What the files say.
+/// What the documents say, as far as it could be read.
 struct Documents {
     policies: BTreeMap<PolicyName, JoinPolicy>,
     publications: BTreeMap<PolicyName, TokenPublication>,
+    tests: BTreeMap<PolicyName, PolicyTest>,
     guardrails: Guardrails,
 }
 
@@ -147,11 +150,12 @@ fn read(
     facts_that_are_never_read(&policies, report);
     let publications =
         publication::publications(&documents, &vocabulary.regions, &policies, report);
+    let tests = cases::tests(&documents, vocabulary, &policies, report);
     if !report.has_errors() {
         unused_sets(&documents, &sets, &used_sets, report);
         lint::policies(&policies, &deny_lists, now, report);
     }
-    Documents { policies, publications, guardrails }
+    Documents { policies, publications, tests, guardrails }
 }
 
 fn file_nodes(file: &PolicyFile, report: &mut Report) -> Vec<yaml::Node> {
@@ -269,6 +273,11 @@ impl PolicySet {
     /// The token publications, by name.
     pub fn publications(&self) -> impl Iterator<Item = &TokenPublication> {
         self.publications.values()
+    }
+
+    /// The tests, by name. They admit nobody.
+    pub fn tests(&self) -> impl Iterator<Item = &PolicyTest> {
+        self.tests.values()
     }
 
     /// The files, sorted by name, to be stored under the hash.
