@@ -9,8 +9,9 @@ mod import;
 mod input;
 mod origin;
 mod records;
-mod witness;
 mod report;
+mod test;
+mod witness;
 mod words;
 
 use std::path::{Path, PathBuf};
@@ -40,6 +41,7 @@ enum Command {
     Explain(Explain),
     Import(import::Import),
     Status(Status),
+    Test(test::Test),
 }
 
 /// Explains rule by rule whether a node may join.
@@ -107,6 +109,7 @@ pub(super) fn run(arguments: &Arguments, printer: Printer) -> Outcome {
         Command::Explain(explain) => explain.run(printer),
         Command::Import(import) => import.run(printer),
         Command::Status(status) => status.run(printer),
+        Command::Test(test) => test.run(printer),
     }
 }
 
@@ -143,9 +146,7 @@ impl Explain {
         let now = self.at.unwrap_or_else(|| Clock::system().now());
         let loaded = load(&self.directory, &self.certificates_dir, now)?;
         let set = whole(&loaded)?;
-        if let Some(name) = &self.policy {
-            require_policy(set, name)?;
-        }
+        named(set, self.policy.as_deref())?;
         let node = match (&self.document, &self.claims) {
             (Some(file), _) => input::claims_of_document(file, &self.certificates_dir)?,
             (None, Some(file)) => input::claims_of_json(file)?,
@@ -181,18 +182,6 @@ impl Explain {
     }
 }
 
-/// A policy of this name, or which ones there are.
-fn require_policy(set: &PolicySet, name: &str) -> Result<(), Failure> {
-    if set.policy(name).is_some() {
-        return Ok(());
-    }
-    let message = format!("there is no policy `{}`", name.escape_debug());
-    let mut failure = Failure::new(Code::PolicyUnknown, message);
-    let names: Vec<&str> = set.policies().map(|policy| policy.name().as_str()).collect();
-    failure.hint = Some(format!("one of: {}", names.join(", ")));
-    Err(failure)
-}
-
 /// What policies may speak of: AWS's regions, and those of every `--certificates-dir`.
 fn vocabulary(certificates: &[PathBuf]) -> Result<Vocabulary, Failure> {
     let regions = super::input::certificates(certificates)?.known_regions().clone();
@@ -203,6 +192,16 @@ fn load(directory: &Path, certificates: &[PathBuf], now: Timestamp) -> Result<Lo
     let vocabulary = vocabulary(certificates)?;
     policy_directory::load(directory, &vocabulary, Some(now))
         .map_err(|error| Failure::new(Code::FileUnreadable, error.to_string()))
+}
+
+/// Refuses the name of a policy that is not there.
+fn named(set: &PolicySet, policy: Option<&str>) -> Result<(), Failure> {
+    let Some(name) = policy.filter(|name| set.policy(name).is_none()) else { return Ok(()) };
+    let message = format!("there is no policy `{}`", name.escape_debug());
+    let mut failure = Failure::new(Code::PolicyUnknown, message);
+    let names: Vec<&str> = set.policies().map(|policy| policy.name().as_str()).collect();
+    failure.hint = Some(format!("one of: {}", names.join(", ")));
+    Err(failure)
 }
 
 /// The set, or what keeps it from loading.

@@ -154,9 +154,7 @@ impl Access {
         let loaded = policy_directory::load(&self.directory, &vocabulary, Some(at))
             .map_err(|error| Failure::new(Code::FileUnreadable, error.to_string()))?;
         let set = whole(&loaded)?;
-        if let Some(name) = &self.policy {
-            super::require_policy(set, name.as_str())?;
-        }
+        super::named(set, self.policy.as_ref().map(PolicyName::as_str))?;
         let history = self.history(at, printer)?;
         let population = Population::of(&[set]);
         let horizon = Horizon::Now;
