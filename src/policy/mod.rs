@@ -40,7 +40,10 @@ pub use analysis::{
     Population, Proof as ChangeProof, Refusal, Spot, Witness, access, compare, refusals, replay,
 };
 pub use approval::{AdmittedBy, Approval, DEFAULT_SLOT, Order, OrderRequest, Strength};
-pub use cases::{CaseResult, PolicyTest, TestCase};
+pub use cases::{
+    Boundaries, BoundaryCase, CaseResult, PolicyTest, RuleNotTried, TestCase, boundaries,
+    document as document_of_tests,
+};
 pub use decide::Candidates;
 pub use denial::Denial;
 pub use explain::{

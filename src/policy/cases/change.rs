@@ -32,6 +32,29 @@ impl Default for Look {
 }
 
 impl Change {
+    /// What makes `other` of `base`.
+    pub(super) fn between(base: &SupposedNode, other: &SupposedNode) -> Self {
+        let mut claims: Vec<Member> = Vec::new();
+        for (name, claim) in other.claims.iter() {
+            if base.claims.get(name) != Some(claim) {
+                claims.push((name, Some(claim.value.clone())));
+            }
+        }
+        let gone = base.claims.iter().filter(|(name, _)| other.claims.get(name).is_none());
+        claims.extend(gone.map(|(name, _)| (name, None)));
+        let instance = match (&base.instance, &other.instance) {
+            (Some(_), None) => Look::NotRead,
+            (_, None) => Look::default(),
+            (base, Some(facts)) => {
+                let before = |name| base.as_ref().and_then(|facts| facts.get(name));
+                let differs = facts.iter().filter(|(name, value)| before(*name) != Some(*value));
+                Look::Differs(differs.map(|(name, value)| (*name, value.clone())).collect())
+            }
+        };
+        let is_proven = (base.is_proven != other.is_proven).then_some(other.is_proven);
+        Self { claims, instance, is_proven }
+    }
+
     /// The node that differs from `base` in this.
     pub(super) fn applied(&self, base: &SupposedNode) -> SupposedNode {
         let mut node = base.clone();

@@ -1,16 +1,23 @@
 //! Policy tests: nodes as they might come, and what must become of them. They are put to the very
 //! decision that nodes are put to, admit nobody, and change nothing of a set.
 //!
-//! `read` reads them from `kind: PolicyTest` documents, `run` puts them to the decision.
+//! `read` reads them from `kind: PolicyTest` documents. `boundaries` makes them from the policies
+//! themselves: nodes one step outside of what a rule admits. `write` turns those into a document.
 
+mod boundaries;
 mod change;
 mod member;
+mod neighbours;
 mod node;
 mod read;
 mod run;
+mod sample;
+mod write;
 
+pub use boundaries::{Boundaries, BoundaryCase, RuleNotTried, boundaries};
 pub(super) use read::tests;
 pub use run::CaseResult;
+pub use write::document;
 
 use std::sync::Arc;
 
@@ -69,6 +76,12 @@ struct Expected {
     field: Option<String>,
 }
 
+impl Expected {
+    const fn outcome(outcome: Outcome) -> Self {
+        Self { outcome, code: None, rule: None, field: None }
+    }
+}
+
 impl TestCase {
     /// Whether the two are kept as one common node and what differs.
     #[cfg(test)]
@@ -81,7 +94,7 @@ impl TestCase {
         &self.name
     }
 
-    /// Where it is written.
+    /// Where it is written; of a case that was made, the rule that it lies beside.
     pub fn place(&self) -> &Place {
         &self.place
     }

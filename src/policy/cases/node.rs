@@ -1,7 +1,7 @@
 //! A node as somebody supposes it to be: what it claims, what a look at it would say, and whether it
 //! proves itself.
 
-use crate::domain::Timestamp;
+use crate::domain::{Lifetime, Timestamp};
 use crate::methods::{
     ClaimValues, Declaration, FactValues, Instance, InstanceFacts, Proof, Provenance, Source, Value,
 };
@@ -34,12 +34,38 @@ impl SupposedNode {
         }
     }
 
+    /// The same, but for one claim or fact.
+    pub(super) fn with(&self, source: Source, name: &'static str, value: Option<Value>) -> Self {
+        let mut node = self.clone();
+        node.set(source, name, value);
+        node
+    }
+
     /// A claim or a fact, if there is one.
     pub(super) fn get(&self, source: Source, name: &str) -> Option<&Value> {
         match source {
             Source::Claim => Some(&self.claims.get(name)?.value),
             Source::Instance => self.instance.as_ref()?.get(name)?.as_ref(),
         }
+    }
+
+    /// The same so much later: everything that happened to it, happened later.
+    pub(super) fn later(&self, by: Lifetime) -> Self {
+        let mut node = self.clone();
+        let times = |name, value: Option<&Value>| match value {
+            Some(Value::Time(time)) => Some((name, time.plus(by))),
+            _ => None,
+        };
+        for (name, time) in
+            self.claims.iter().filter_map(|(name, claim)| times(name, Some(&claim.value)))
+        {
+            node.set(Source::Claim, name, Some(Value::Time(time)));
+        }
+        let facts = self.instance.iter().flatten();
+        for (name, time) in facts.filter_map(|(name, value)| times(*name, value.as_ref())) {
+            node.set(Source::Instance, name, Some(Value::Time(time)));
+        }
+        node
     }
 
     /// When its run began. A node that does not say is as old as can be.
