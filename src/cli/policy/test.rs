@@ -4,17 +4,23 @@
 mod junit;
 mod words;
 
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
 use super::{load, named, whole};
-use crate::cli::{Exit, Format, Outcome, Printer};
+use crate::cli::{Exit, Failure, Format, Outcome, Printer, input};
 use crate::clock::Clock;
-use crate::domain::Timestamp;
-use crate::policy::{self, CaseResult, PolicySet, TestCase};
+use crate::domain::{Code, Timestamp};
+use crate::policy::{self, Boundaries, CaseResult, PolicySet, RuleNotTried, TestCase};
 
 /// Runs the `PolicyTest` documents of a directory.
+///
+/// --generate adds boundary cases that are made from the policies: for each rule a node that it admits,
+/// with one thing changed to what lies just outside. Every one of them must be refused.
 ///
 /// The exit status is 0 if every case ends as it must, 1 if one does not or if there is none, and 2 if
 /// the policies do not load. The cases are put to the decision that nodes are put to.
@@ -23,6 +29,8 @@ use crate::policy::{self, CaseResult, PolicySet, TestCase};
   muster policy test policies
   muster policy test policies --policy web --at 2026-12-31T00:00:00Z
   muster policy test policies --format junit > report.xml
+  muster policy test policies --generate 500
+  muster policy test policies --generate 200 --write neighbours.yaml
 
 docs/reference.md has the form of a PolicyTest.")]
 pub(super) struct Test {
@@ -38,6 +46,12 @@ pub(super) struct Test {
     /// Adds the certificates `<region>.pem` of a directory.
     #[arg(long, value_name = "DIR")]
     certificates_dir: Vec<PathBuf>,
+    /// Makes at most so many boundary cases, up to 10000, and runs them too.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    generate: Option<u16>,
+    /// Writes the cases of --generate to a new file, as `PolicyTest` documents.
+    #[arg(long, value_name = "FILE", requires = "generate")]
+    write: Option<PathBuf>,
     /// How results are printed [default: text, or json with --output json].
     #[arg(long, value_enum, value_name = "FORMAT")]
     format: Option<ReportFormat>,
@@ -61,12 +75,19 @@ struct Tested {
     passed: usize,
     failed: usize,
     cases: Vec<RunCase>,
+    generated: Vec<RunCase>,
+    /// How many boundary cases of each kind were made.
+    made: BTreeMap<&'static str, usize>,
+    /// Neighbours that another rule of the same policy admits, and that are no cases therefore.
+    admitted_by_another_rule: usize,
+    /// Rules beside which no case was made.
+    not_tried: Vec<RuleNotTried>,
 }
 
 impl Tested {
     /// Every case that was run.
     fn all(&self) -> impl Iterator<Item = &RunCase> {
-        self.cases.iter()
+        self.cases.iter().chain(&self.generated)
     }
 }
 
@@ -83,6 +104,9 @@ struct RunCase {
     #[serde(flatten)]
     result: CaseResult,
     ok: bool,
+    /// The kind of a boundary case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
 }
 
 impl RunCase {
@@ -96,6 +120,7 @@ impl RunCase {
             expect: case.expected(),
             ok: result.mismatch.is_none(),
             result,
+            kind: None,
         }
     }
 }
@@ -106,13 +131,27 @@ impl Test {
         let loaded = load(&self.directory, &self.certificates_dir, now)?;
         let set = whole(&loaded)?;
         named(set, self.policy.as_deref())?;
-        let cases = self.cases(set, now);
-        let failed = cases.iter().filter(|case| !case.ok).count();
-        let tested =
-            Tested { hash: set.hash().to_string(), passed: cases.len() - failed, failed, cases };
+        let boundaries = self.boundaries(set, now)?;
+        let generated = boundaries.cases.iter().map(|made| RunCase {
+            kind: Some(made.step),
+            ..RunCase::of(None, &made.case, set, now)
+        });
+        let mut tested = Tested {
+            hash: set.hash().to_string(),
+            passed: 0,
+            failed: 0,
+            cases: self.cases(set, now),
+            generated: generated.collect(),
+            made: boundaries.made(),
+            admitted_by_another_rule: boundaries.admitted_elsewhere,
+            not_tried: boundaries.not_tried,
+        };
+        tested.failed = tested.all().filter(|case| !case.ok).count();
+        tested.passed = tested.all().count() - tested.failed;
         self.print(&tested, printer);
         if tested.passed + tested.failed == 0 {
-            printer.note("there is nothing to run: no PolicyTest fits");
+            printer
+                .note("there is nothing to run: no PolicyTest fits, and no boundary case was made");
             return Ok(Exit::No);
         }
         Ok(if tested.failed == 0 { Exit::Yes } else { Exit::No })
@@ -130,6 +169,27 @@ impl Test {
             .filter(|(_, case)| fits(case))
             .map(|(test, case)| RunCase::of(Some(test.name().to_string()), case, set, now))
             .collect()
+    }
+
+    /// The cases that --generate asks for, written down if that is asked for too.
+    fn boundaries(&self, set: &PolicySet, now: Timestamp) -> Result<Boundaries, Failure> {
+        let Some(most) = self.generate else { return Ok(Boundaries::default()) };
+        let regions = input::certificates(&self.certificates_dir)?.known_regions().clone();
+        let made =
+            policy::boundaries(set, &regions, self.policy.as_deref(), usize::from(most), now);
+        let Some(file) = &self.write else { return Ok(made) };
+        let text = policy::document_of_tests(&made);
+        if text.len() > policy::MAX_FILE_BYTES {
+            let message = "the cases are more than a policy file may hold (1 MiB)";
+            let mut failure = Failure::new(Code::FileTooLarge, message);
+            failure.hint = Some("give a smaller --generate, or one --policy at a time".to_owned());
+            return Err(failure);
+        }
+        let written = OpenOptions::new().write(true).create_new(true).open(file);
+        written.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| {
+            Failure::new(Code::FileUnreadable, format!("{}: {error}", file.display()))
+        })?;
+        Ok(made)
     }
 
     fn print(&self, tested: &Tested, printer: Printer) {

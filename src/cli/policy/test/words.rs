@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{RunCase, Tested};
+use crate::policy::RuleNotTried;
 
 /// What `test` says.
 pub(super) fn tested(directory: &Path, tested: &Tested) -> String {
@@ -12,8 +13,34 @@ pub(super) fn tested(directory: &Path, tested: &Tested) -> String {
         lines.extend(details(directory, case).into_iter().map(|line| format!("    {line}")));
     }
     let Tested { hash, passed, failed, .. } = tested;
+    lines.extend(generated(directory, tested));
     lines.push(format!("{passed} cases hold, {failed} do not; set {hash}"));
     lines.join("\n")
+}
+
+/// What was made, and what was not.
+fn generated(directory: &Path, tested: &Tested) -> Vec<String> {
+    let mut lines: Vec<String> = tested
+        .not_tried
+        .iter()
+        .map(|rule| {
+            let place = directory.join(format!("{}:{}", rule.file, rule.line));
+            let RuleNotTried { policy, rule, message, .. } = rule;
+            format!("{}: nothing lies beside `{rule}` of `{policy}`: {message}", place.display())
+        })
+        .collect();
+    if !tested.made.is_empty() {
+        let kinds: Vec<_> =
+            tested.made.iter().map(|(kind, made)| format!("{kind} {made}")).collect();
+        lines.push(format!("made {} boundary cases: {}", tested.generated.len(), kinds.join(", ")));
+    }
+    if tested.admitted_by_another_rule > 0 {
+        lines.push(format!(
+            "{} neighbours are admitted by another rule of their policy, and are no cases",
+            tested.admitted_by_another_rule
+        ));
+    }
+    lines
 }
 
 fn heading(directory: &Path, case: &RunCase) -> String {
