@@ -81,7 +81,7 @@ pub fn load(files: &[PolicyFile], vocabulary: &Vocabulary, now: Option<Timestamp
     let set = (!report.has_errors()).then(|| {
         let accounts = named_accounts(&policies);
         let hash = hash.clone();
-        Arc::new(PolicySet { files, hash, policies, publications, tests, guardrails, accounts })
+        Arc::new(PolicySet { files, hash, policies, publications, guardrails, tests, accounts })
     });
     Loaded { set, findings: report.into_findings(), hash }
 }
