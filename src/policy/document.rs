@@ -48,6 +48,12 @@ pub(super) struct Document<'n> {
     pub(super) kind: Kind,
     pub(super) metadata: Metadata,
     pub(super) spec: &'n Node,
+    /// `metadata.suppress`, if it is written.
+    pub(super) suppress: Option<&'n Node>,
+    /// Where it begins.
+    pub(super) place: &'n Place,
+    /// Where the next document of the same file begins.
+    pub(super) next: Option<&'n Place>,
 }
 
 /// Who a document is and who answers for it.
@@ -64,8 +70,10 @@ pub(super) struct Metadata {
 pub(super) fn read<'n>(nodes: &'n [Node], report: &mut Report) -> Vec<Document<'n>> {
     let mut names: HashMap<(Kind, PolicyName), Place> = HashMap::new();
     let mut documents = Vec::new();
-    for node in nodes {
-        let Some(document) = frame(node, report) else { continue };
+    for (index, node) in nodes.iter().enumerate() {
+        let Some(mut document) = frame(node, report) else { continue };
+        let next = nodes.get(index + 1).map(|next| &next.place);
+        document.next = next.filter(|next| next.file == node.place.file);
         let name = (document.kind, document.metadata.name.clone());
         if let Some(first) = names.get(&name) {
             let kind = document.kind.as_str();
@@ -93,12 +101,12 @@ fn frame<'n>(node: &'n Node, report: &mut Report) -> Option<Document<'n>> {
             report,
         )
         .and_then(|node| kind(node, report));
-    let metadata = keys
-        .required("metadata", "`metadata: {name: …}`", report)
-        .and_then(|node| metadata(node, report));
+    let written = keys.required("metadata", "`metadata: {name: …}`", report);
+    let suppress = written.and_then(|node| node.value("suppress")).filter(|node| !node.is_null());
+    let metadata = written.and_then(|node| metadata(node, report));
     let spec = keys.required("spec", "`spec:` and what belongs to the kind", report);
     let (kind, metadata, spec, ()) = (kind?, metadata?, spec?, version?);
-    Some(Document { kind, metadata, spec })
+    Some(Document { kind, metadata, spec, suppress, place: &node.place, next: None })
 }
 
 fn api_version(node: &Node, report: &mut Report) -> Option<()> {
@@ -127,7 +135,8 @@ fn kind(node: &Node, report: &mut Report) -> Option<Kind> {
 }
 
 fn metadata(node: &Node, report: &mut Report) -> Option<Metadata> {
-    let keys = Keys::read(node, "`metadata`", &["name", "description", "owner"], report)?;
+    const KEYS: &[&str] = &["name", "description", "owner", "suppress"];
+    let keys = Keys::read(node, "`metadata`", KEYS, report)?;
     let description = optional_text(&keys, "description", report);
     let owner = optional_text(&keys, "owner", report);
     let node = keys.required("name", "`name: web`", report)?;

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
+use crate::domain::Timestamp;
+
 /// A place in a policy file; lines and columns count from 1, columns in characters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
@@ -145,6 +147,9 @@ finding_codes! {
     RenewalByCertificate = "RENEWAL_BY_CERTIFICATE", Warning, "A renewal without a fresh proof.";
     AnalysisIncomplete = "ANALYSIS_INCOMPLETE", Warning, "Too many rules to compare them all.";
     TestPolicyUnknown = "TEST_POLICY_UNKNOWN", Warning, "A test of a policy that is not there.";
+    SuppressionExpired = "SUPPRESSION_EXPIRED", Warning, "A suppression whose `until` is past.";
+    SuppressionTooLong = "SUPPRESSION_TOO_LONG", Warning, "A suppression that ends too far ahead.";
+    SuppressionUnused = "SUPPRESSION_UNUSED", Warning, "A suppression of nothing.";
 }
 
 impl fmt::Display for FindingCode {
@@ -164,6 +169,17 @@ pub struct Finding {
     pub message: String,
     /// What to write instead.
     pub expected: String,
+    /// Why it does not count, if it does not. Never of an error.
+    pub suppressed: Option<Suppressed>,
+}
+
+/// Why somebody lives with a warning, and until when.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct Suppressed {
+    /// Why.
+    pub reason: String,
+    /// The last second in which it is suppressed.
+    pub until: Timestamp,
 }
 
 impl Finding {
@@ -171,17 +187,26 @@ impl Finding {
     pub fn is_error(&self) -> bool {
         self.code.severity() == Severity::Error
     }
+
+    /// Whether it counts: an error always, a warning unless it is suppressed.
+    pub fn counts(&self) -> bool {
+        self.is_error() || self.suppressed.is_none()
+    }
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} [{}]; expected {}", self.place, self.message, self.code, self.expected)
+        write!(f, "{}: {} [{}]; expected {}", self.place, self.message, self.code, self.expected)?;
+        match &self.suppressed {
+            Some(Suppressed { reason, until }) => write!(f, "; suppressed until {until}: {reason}"),
+            None => Ok(()),
+        }
     }
 }
 
 impl Serialize for Finding {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_struct("Finding", 7)?;
+        let mut object = serializer.serialize_struct("Finding", 8)?;
         object.serialize_field("file", &*self.place.file)?;
         object.serialize_field("line", &self.place.line)?;
         object.serialize_field("column", &self.place.column)?;
@@ -189,6 +214,7 @@ impl Serialize for Finding {
         object.serialize_field("code", self.code.as_str())?;
         object.serialize_field("message", &self.message)?;
         object.serialize_field("expected", &self.expected)?;
+        object.serialize_field("suppressed", &self.suppressed)?;
         object.end()
     }
 }
@@ -199,6 +225,7 @@ impl Serialize for Finding {
 pub(super) struct Report {
     findings: Vec<Finding>,
     errors: usize,
+    left_out: usize,
 }
 
 /// More than anybody mends in one sitting.
@@ -216,9 +243,21 @@ impl Report {
         // Errors are counted even where they are not kept: a set with one never loads.
         self.errors += usize::from(code.severity() == Severity::Error);
         if self.findings.len() < MAX_FINDINGS {
-            let (message, expected) = (message.into(), expected.into());
-            self.findings.push(Finding { place: place.clone(), code, message, expected });
+            let (place, message, expected) = (place.clone(), message.into(), expected.into());
+            self.findings.push(Finding { place, code, message, expected, suppressed: None });
+        } else {
+            self.left_out += 1;
         }
+    }
+
+    /// Whether every finding was kept.
+    pub(super) fn is_whole(&self) -> bool {
+        self.left_out == 0
+    }
+
+    /// The findings so far, to be marked.
+    pub(super) fn findings_mut(&mut self) -> impl Iterator<Item = &mut Finding> {
+        self.findings.iter_mut()
     }
 
     /// Whether something keeps the set from loading.

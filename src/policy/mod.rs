@@ -28,6 +28,7 @@ mod reason;
 mod rule;
 mod set;
 mod settings;
+mod suppress;
 mod teleport;
 #[cfg(test)]
 mod tests;
@@ -50,7 +51,7 @@ pub use explain::{
     Explanation, FieldExplanation, Fit, Hypothesis, Outcome, PolicyExplanation, RuleExplanation,
     explain,
 };
-pub use finding::{Finding, FindingCode, Place, Severity};
+pub use finding::{Finding, FindingCode, Place, Severity, Suppressed};
 pub use join_policy::JoinPolicy;
 pub use publication::{
     Layout, ParameterNames, PublicationTarget, TargetRole, TokenPublication, TokenTerms,

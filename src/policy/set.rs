@@ -16,6 +16,7 @@ use super::join_policy::{self, JoinPolicy};
 use super::lint;
 use super::publication::{self, TokenPublication};
 use super::rule::{Accounts, Rule, Test};
+use super::suppress;
 use super::yaml;
 use crate::domain::{AccountId, Code, Partition, PolicyHash, PolicyName, Timestamp};
 use crate::methods::{Declaration, Field, Source};
@@ -118,6 +119,7 @@ fn read(
 ) -> Documents {
     let nodes: Vec<yaml::Node> = files.iter().flat_map(|file| file_nodes(file, report)).collect();
     let documents = document::read(&nodes, report);
+    let suppressions = suppress::read(&documents, report);
     let sets = accounts::read(&documents, report);
     let guardrails = guardrails::read(&documents, report);
     let mut used_sets = BTreeSet::new();
@@ -155,6 +157,7 @@ fn read(
         unused_sets(&documents, &sets, &used_sets, report);
         lint::policies(&policies, &deny_lists, now, report);
     }
+    suppress::apply(&suppressions, now, report);
     Documents { policies, publications, tests, guardrails }
 }
 

@@ -154,6 +154,7 @@ fn finding(code: FindingCode, name: &str, message: &str) -> Finding {
         code,
         message: message.to_owned(),
         expected: expected.to_owned(),
+        suppressed: None,
     }
 }
 

@@ -13,8 +13,8 @@ use crate::policy::{self, Finding, FindingCode, PolicySet, Severity};
 
 /// Reads a directory of policies and reports everything that is wrong or doubtful.
 ///
-/// The exit status is 1 if there are errors, and with --strict also if there are warnings. The hash
-/// is the one that the server shows for the same files.
+/// The exit status is 1 if there are errors, and with --strict also if there are warnings that are
+/// not suppressed. The hash is the one that the server shows for the same files.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   muster policy check policies
@@ -63,7 +63,8 @@ impl Check {
         };
         let text = || words::checked(&self.directory, &checked);
         report::print(format, &checked, text, &self.report(&checked));
-        let is_refused = set.is_none() || (self.strict && !loaded.findings.is_empty());
+        let has_doubts = loaded.findings.iter().any(Finding::counts);
+        let is_refused = set.is_none() || (self.strict && has_doubts);
         Ok(if is_refused { Exit::No } else { Exit::Yes })
     }
 
@@ -107,7 +108,7 @@ fn entry(directory: &Path, finding: &Finding) -> Entry {
         help: finding.expected.clone(),
         place: Some(Place::within(directory, &finding.place)),
         also: Vec::new(),
-        suppressed: None,
+        suppressed: finding.suppressed.as_ref().map(words::suppressed),
         properties: serde_json::Map::new(),
     }
 }

@@ -5,18 +5,24 @@ use std::path::Path;
 use super::Explained;
 use super::check::Checked;
 use super::report::visible;
-use crate::policy::{Fit, Outcome, RuleExplanation, Severity};
+use crate::policy::{Finding, Fit, Outcome, RuleExplanation, Suppressed};
 
 /// What `check` says.
 pub(super) fn checked(directory: &Path, checked: &Checked<'_>) -> String {
+    // The name of a file may hold a line feed and pretend to be the next finding.
+    let place =
+        |found: &Finding| visible(&directory.join(found.place.to_string()).display().to_string());
+    let (counted, suppressed): (Vec<&Finding>, Vec<&Finding>) =
+        checked.findings.iter().partition(|finding| finding.counts());
     let mut lines = Vec::new();
-    for finding in checked.findings {
-        let place = directory.join(finding.place.to_string()).display().to_string();
-        let severity = finding.code.severity().as_str();
-        // The name of a file may hold a line feed and pretend to be the next finding.
-        let place = visible(&place);
+    for finding in counted {
+        let (place, severity) = (place(finding), finding.code.severity().as_str());
         lines.push(format!("{place}: {severity}: {} [{}]", finding.message, finding.code));
         lines.push(format!("    write: {}", finding.expected));
+    }
+    for finding in suppressed {
+        let why = finding.suppressed.as_ref().map(self::suppressed).unwrap_or_default();
+        lines.push(format!("{}: suppressed: {} [{}]", place(finding), visible(&why), finding.code));
     }
     lines.push(summary(checked));
     if let Some(ttl) = checked.longest_ttl {
@@ -27,16 +33,26 @@ pub(super) fn checked(directory: &Path, checked: &Checked<'_>) -> String {
 
 /// What came of `check`, in one line.
 pub(super) fn summary(checked: &Checked<'_>) -> String {
-    let count = |severity| {
-        checked.findings.iter().filter(|finding| finding.code.severity() == severity).count()
+    let count = |holds: fn(&Finding) -> bool| {
+        checked.findings.iter().filter(|finding| holds(finding)).count()
     };
-    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    let errors = count(Finding::is_error);
+    let warnings = count(|finding| !finding.is_error() && finding.counts());
+    let suppressed = match count(|finding| !finding.counts()) {
+        0 => String::new(),
+        number => format!(" and {number} suppressed"),
+    };
     format!(
-        "{}: {errors} errors, {warnings} warnings, {} policies, hash {}",
+        "{}: {errors} errors, {warnings} warnings{suppressed}, {} policies, hash {}",
         if errors == 0 { "loads" } else { "does not load" },
         checked.policies,
         checked.hash
     )
+}
+
+/// Why a warning does not count.
+pub(super) fn suppressed(suppressed: &Suppressed) -> String {
+    format!("{} (until {})", suppressed.reason, suppressed.until)
 }
 
 /// What `explain` says.

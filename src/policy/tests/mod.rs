@@ -9,4 +9,5 @@ mod lints;
 mod limits;
 mod properties;
 mod publications;
+mod suppressions;
 mod world;

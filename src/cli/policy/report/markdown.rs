@@ -74,9 +74,18 @@ fn word(word: &str) -> String {
 
 /// Code that holds nothing but text, also within a table.
 pub(in crate::cli::policy) fn code(text: &str) -> String {
+    let text = visible(text);
+    let is_address = text.to_ascii_lowercase().contains("www.");
     let mut shown = String::from("<code>");
-    for character in visible(text).chars() {
-        if character.is_alphanumeric() || " /-,".contains(character) {
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        let is_harmless = match character {
+            '.' => !is_address,
+            // Before a line or column. Before anything else it may begin an address.
+            ':' => characters.peek().is_some_and(char::is_ascii_digit),
+            other => other.is_alphanumeric() || " /-,".contains(other),
+        };
+        if is_harmless {
             shown.push(character);
         } else {
             let entity = format!("&#{};", u32::from(character));
