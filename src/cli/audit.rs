@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::local::{DataDir, call, call_one, text};
+use super::local::{DataDir, call, call_one, open_store, text};
 use super::{Exit, Failure, Outcome, Printer, runtime};
 use crate::audit::{Verification, compare_with_export, verify};
 use crate::domain::{Code, Timestamp};
-use crate::server::{Command, store_path};
-use crate::store::SqliteStore;
+use crate::server::Command;
 
 /// Reads and verifies the audit log.
 #[derive(Debug, Args)]
@@ -84,20 +83,11 @@ pub(super) fn run(arguments: AuditArguments, printer: Printer) -> Outcome {
 }
 
 fn verify_chains(server: &DataDir, against: Option<&Path>, printer: Printer) -> Outcome {
-    let path = store_path(&server.data_dir);
-    let unreadable = |error: std::io::Error| {
-        let is_denied = error.kind() == std::io::ErrorKind::PermissionDenied;
-        let code = if is_denied { Code::NotPermitted } else { Code::FileUnreadable };
-        Failure::new(code, format!("{}: {error}", path.display()))
-    };
-    File::open(&path).map_err(unreadable)?;
     let unavailable = |error: crate::store::StoreUnavailable| {
         Failure::new(Code::StoreUnavailable, error.to_string())
     };
     let result: Verification = runtime()?.block_on(async {
-        let store = SqliteStore::open_read_only(&path).map_err(|error| {
-            Failure::new(Code::FileUnreadable, format!("{}: {}", path.display(), error.0))
-        })?;
+        let store = open_store(&server.data_dir)?;
         let result = verify(&store).await.map_err(unavailable)?;
         let Some(copy) = against else { return Ok(result) };
         let file = File::open(copy).map_err(|error| {

@@ -1,5 +1,6 @@
 //! What the local commands share: the socket of a running server.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,8 @@ use serde_json::Value;
 
 use super::{Exit, Failure};
 use crate::domain::Code;
-use crate::server::{Command, Reply, socket_path};
+use crate::server::{Command, Reply, socket_path, store_path};
+use crate::store::SqliteStore;
 
 /// Longer than the server's own limit for a command.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(130);
@@ -73,6 +75,19 @@ fn unreachable(path: &Path, error: &std::io::Error) -> Failure {
     let mut failure = Failure::new(Code::ServerNotRunning, message);
     failure.exit = Exit::NotNow;
     failure
+}
+
+/// Opens the store of a data directory for reading, beside a running server or without one.
+pub(super) fn open_store(data_dir: &Path) -> Result<SqliteStore, Failure> {
+    let path = store_path(data_dir);
+    File::open(&path).map_err(|error| {
+        let is_denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+        let code = if is_denied { Code::NotPermitted } else { Code::FileUnreadable };
+        Failure::new(code, format!("{}: {error}", path.display()))
+    })?;
+    SqliteStore::open_read_only(&path).map_err(|error| {
+        Failure::new(Code::FileUnreadable, format!("{}: {}", path.display(), error.0))
+    })
 }
 
 /// A member of a JSON object as text for people; absent and null are a dash.

@@ -10,6 +10,7 @@ mod input;
 mod origin;
 mod records;
 mod report;
+mod show;
 mod test;
 mod witness;
 mod words;
@@ -17,11 +18,12 @@ mod words;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use serde_json::json;
 
 use super::local::{DataDir, call_one, text};
 use super::{Exit, Failure, Outcome, Printer};
 use crate::clock::Clock;
-use crate::domain::{Code, Timestamp};
+use crate::domain::{Code, PolicyHash, Timestamp};
 use crate::methods::{self, FactValues, Instance, Proof};
 use crate::policy::{self, Explanation, Finding, Hypothesis, Loaded, PolicySet, Vocabulary};
 use crate::server::{self, policy_directory};
@@ -40,6 +42,7 @@ enum Command {
     Diff(diff::Diff),
     Explain(Explain),
     Import(import::Import),
+    Show(show::Show),
     Status(Status),
     Test(test::Test),
 }
@@ -85,9 +88,19 @@ struct Explain {
 
 /// Shows the policy set that a running server has in force.
 ///
-/// The exit status is 1 while an error stands.
+/// The exit status is 1 while an error stands, and with --reviewed also if what runs is not what
+/// stands in that directory.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  muster policy status
+  muster policy status --reviewed policies")]
 struct Status {
+    /// Compares the set in force with this directory.
+    #[arg(long, value_name = "DIR")]
+    reviewed: Option<PathBuf>,
+    /// Adds the regions of a directory of `<region>.pem` certificates.
+    #[arg(long, value_name = "DIR", requires = "reviewed")]
+    certificates_dir: Vec<PathBuf>,
     #[command(flatten)]
     server: DataDir,
 }
@@ -108,6 +121,7 @@ pub(super) fn run(arguments: &Arguments, printer: Printer) -> Outcome {
         Command::Check(check) => check.run(printer),
         Command::Explain(explain) => explain.run(printer),
         Command::Import(import) => import.run(printer),
+        Command::Show(show) => show.run(printer),
         Command::Status(status) => status.run(printer),
         Command::Test(test) => test.run(printer),
     }
@@ -115,18 +129,39 @@ pub(super) fn run(arguments: &Arguments, printer: Printer) -> Outcome {
 
 impl Status {
     fn run(&self, printer: Printer) -> Outcome {
-        let status = call_one(&self.server.data_dir, &server::Command::PolicyStatus {})?;
+        let reviewed = self.reviewed.as_deref().map(|directory| self.hash_of(directory));
+        let reviewed = reviewed.transpose()?;
+        let mut status = call_one(&self.server.data_dir, &server::Command::PolicyStatus {})?;
+        let is_same = reviewed.as_ref().map(|hash| text(&status, "hash") == hash.as_str());
+        if let (Some(hash), Some(is_same), Some(status)) =
+            (&reviewed, is_same, status.as_object_mut())
+        {
+            status.insert("reviewed".to_owned(), json!({"hash": hash, "same": is_same}));
+        }
         printer.result(&status, || {
-            format!(
-                "{} policies since {}\nset {}\nerror {}",
-                text(&status, "policies"),
-                text(&status, "loaded_at"),
-                text(&status, "hash"),
-                text(&status, "error"),
-            )
+            let mut lines = vec![
+                format!(
+                    "{} policies since {}",
+                    text(&status, "policies"),
+                    text(&status, "loaded_at")
+                ),
+                format!("set {}", text(&status, "hash")),
+                format!("error {}", text(&status, "error")),
+            ];
+            lines.extend(reviewed.iter().map(|hash| match is_same {
+                Some(true) => format!("reviewed {hash}: it is what runs"),
+                Some(false) | None => format!("reviewed {hash}: it is NOT what runs"),
+            }));
+            lines.join("\n")
         });
         let has_error = status.get("error").is_some_and(|error| !error.is_null());
-        Ok(if has_error { Exit::No } else { Exit::Yes })
+        Ok(if has_error || is_same == Some(false) { Exit::No } else { Exit::Yes })
+    }
+
+    /// The hash of a set that loads.
+    fn hash_of(&self, directory: &Path) -> Result<PolicyHash, Failure> {
+        let loaded = load(directory, &self.certificates_dir, Clock::system().now())?;
+        whole(&loaded).map(|set| set.hash().clone())
     }
 }
 

@@ -274,6 +274,8 @@ codes! {
         "This server does not publish: it has just begun, another one does, or `publisher.join_address` is not configured; the message says which.";
     NotFound = "NOT_FOUND", Invalid, "-",
         "There is no such record; `ls` lists what there is.";
+    PolicySetAltered = "POLICY_SET_ALTERED", Denied, "-",
+        "Somebody changed the text in the store. Do not trust it: take the set from its repository, and find out who could write to the data directory.";
 }
 
 impl fmt::Display for Code {

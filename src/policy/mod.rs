@@ -57,7 +57,7 @@ pub use publication::{
     Layout, ParameterNames, PublicationTarget, TargetRole, TokenPublication, TokenTerms,
 };
 pub use rule::Rule;
-pub use set::{Loaded, MAX_FILES, PolicyFile, PolicySet, Vocabulary, load};
+pub use set::{Loaded, MAX_FILES, PolicyFile, PolicySet, Vocabulary, hash_of, load};
 pub use settings::{ComeBack, FreshProof, Rejoin};
 pub use teleport::{Import, ImportNote, ImportedPolicy, import_teleport};
 pub use yaml::{MAX_FILE_BYTES, is_hidden};

@@ -87,9 +87,9 @@ pub fn load(files: &[PolicyFile], vocabulary: &Vocabulary, now: Option<Timestamp
     Loaded { set, findings: report.into_findings(), hash }
 }
 
-/// SHA-256 over the files in the order of their names, each name and text with its length before
-/// it, so that no two sets of files are the same bytes.
-fn hash_of(files: &[PolicyFile]) -> PolicyHash {
+/// SHA-256 over the files in the order of their names, in which they must stand, each name and text
+/// with its length before it, so that no two sets of files are the same bytes.
+pub fn hash_of(files: &[PolicyFile]) -> PolicyHash {
     let mut hash = Context::new(&SHA256);
     hash.update(b"muster/policy-set/v1\0");
     for file in files {

@@ -4,6 +4,8 @@ use super::{Registry, decode, put};
 use crate::domain::PolicyHash;
 use crate::store::{CommitError, Condition, Key, StoreUnavailable, Transaction};
 
+/// What the keys of all sets begin with.
+const PREFIX: &str = "policy-set/";
 /// Text of one piece in the store, in bytes: below the store's limit even if JSON escapes it all.
 const PIECE_BYTES: usize = 32 * 1024;
 
@@ -44,6 +46,26 @@ impl Registry {
             text.push_str(&piece.ok_or_else(missing)?.0);
         }
         decode(&head_key(hash), text.as_bytes()).map(Some)
+    }
+
+    /// The hashes of all sets that are kept as a whole, in their order.
+    pub async fn policy_sets(&self) -> Result<Vec<PolicyHash>, StoreUnavailable> {
+        let mut hashes = Vec::new();
+        let mut after = None;
+        // The first key of each set tells its hash; the rest of its text is not read.
+        while let Some((key, _)) = self.store.scan(PREFIX, after.as_ref(), 1).await?.items.pop() {
+            let hash = key.as_str().strip_prefix(PREFIX).and_then(|rest| rest.split('/').next());
+            let hash: PolicyHash = hash
+                .and_then(|hash| hash.parse().ok())
+                .ok_or_else(|| StoreUnavailable(format!("`{}` is no policy set", key.as_str())))?;
+            let head = head_key(&hash);
+            if self.store.get(&head).await?.is_some() {
+                hashes.push(hash);
+            }
+            // The head is the last key of a set; a set that was not kept to its end has none.
+            after = Some(head);
+        }
+        Ok(hashes)
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<(), StoreUnavailable> {

@@ -14,6 +14,7 @@ mod local;
 mod metrics;
 mod node_record;
 mod policies;
+mod policy_history;
 mod proxy_protocol;
 mod publisher;
 mod reload;
@@ -33,6 +34,7 @@ pub use data_directory::{
 };
 pub use explanation::Explainer;
 pub use local::{BundleFormat, Command, LocalError, LockWanted, Reply, TokenWanted};
+pub use policy_history::{AlteredSet, Load, PolicyHistory};
 pub use reload::read_certificates;
 pub use run::{Ready, Running, StartError, start};
 pub use tls::UnusableTls;

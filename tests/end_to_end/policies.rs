@@ -114,3 +114,84 @@ fn authorities_that_are_gone_are_not_made_anew() {
     fs::rename(directory.path().join("kept"), directory.path().join("data/ca")).unwrap();
     drop(Process::start(server(directory.path()), &log));
 }
+
+/// Another set than `POLICY`, and no less good.
+fn another() -> String {
+    POLICY.replace("name: web,", "name: web2,")
+}
+
+// Part 5: what was in force at some time can be read again, and "is what runs what I reviewed" is one
+// command.
+#[test]
+fn every_set_that_was_in_force_can_be_shown_beside_the_server_and_without_it() {
+    let mut site = Site::new();
+    let first = site.local(&["policy", "status"]).yes()["hash"].as_str().unwrap().to_owned();
+    write_policy(site.directory.path(), &another());
+    // Two starts within one second have no order.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    site.restart(|command| command);
+    let second = site.local(&["policy", "status"]).yes()["hash"].as_str().unwrap().to_owned();
+    assert_ne!(first, second);
+
+    for is_running in [true, false] {
+        if !is_running {
+            site.server.kill();
+        }
+        let listed = site.local(&["policy", "show"]);
+        let sets = listed.yes()["sets"].as_array().unwrap();
+        let hashes: Vec<_> = sets.iter().map(|set| set["hash"].as_str().unwrap()).collect();
+        assert_eq!(hashes, [first.as_str(), second.as_str()], "the newest last");
+        assert!(sets.iter().all(|set| !set["loaded_at"].as_array().unwrap().is_empty()));
+
+        let shown = site.local(&["policy", "show", "--hash", &first[..8]]);
+        let (set, files) = (shown.yes(), &shown.yes()["files"]);
+        assert_eq!(set["hash"], first.as_str());
+        assert_eq!(files[0]["name"], "policies.yaml");
+        assert_eq!(files[0]["text"], POLICY);
+    }
+    let unknown = site.local(&["policy", "show", "--hash", "0123456789abcdef"]);
+    assert_eq!(unknown.failure(), (1, "NOT_FOUND"));
+
+    // The same files give the same hash again.
+    let out = site.path("then");
+    site.local(&["policy", "show", "--hash", &first, "--out", out.to_str().unwrap()]).yes();
+    let checked =
+        Answer::of(Command::new(MUSTER).args(["policy", "check", "--output", "json"]).arg(&out));
+    assert_eq!(checked.yes()["hash"], first.as_str());
+}
+
+#[test]
+fn text_that_somebody_changed_in_the_store_is_not_shown() {
+    let mut site = Site::new();
+    let hash = site.local(&["policy", "status"]).yes()["hash"].as_str().unwrap().to_owned();
+    site.server.kill();
+    let store = rusqlite::Connection::open(site.path("data/muster.db")).unwrap();
+    let table = "UPDATE entries SET value = CAST(replace(CAST(value AS TEXT), 'roles: [node]', \
+                 'roles: [mine]') AS BLOB) WHERE key LIKE 'policy-set/%/000000'";
+    assert_eq!(store.execute(table, []).unwrap(), 1);
+    drop(store);
+
+    let shown = site.local(&["policy", "show", "--hash", &hash]);
+    assert_eq!(shown.failure(), (1, "POLICY_SET_ALTERED"));
+}
+
+#[test]
+fn what_runs_is_what_was_reviewed_or_the_exit_says_no() {
+    let site = Site::new();
+    let reviewed = tempfile::tempdir().unwrap();
+    fs::write(reviewed.path().join("policies.yaml"), POLICY).unwrap();
+    let path = reviewed.path().to_str().unwrap();
+    let status = || site.local(&["policy", "status", "--reviewed", path]);
+
+    let same = status();
+    assert_eq!(same.yes()["reviewed"]["same"], true);
+    assert_eq!(same.yes()["reviewed"]["hash"], same.yes()["hash"]);
+
+    fs::write(reviewed.path().join("policies.yaml"), another()).unwrap();
+    let other = status();
+    assert_eq!((other.exit, &other.values[0]["reviewed"]["same"]), (1, &false.into()));
+
+    fs::write(reviewed.path().join("policies.yaml"), "kind: JoinPolicy\n").unwrap();
+    assert_eq!(status().failure(), (2, "POLICY_SET_INVALID"));
+    assert!(site.local(&["policy", "status"]).yes().get("reviewed").is_none());
+}
