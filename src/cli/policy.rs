@@ -1,7 +1,7 @@
 //! `muster policies`: checks policy files and explains what they say of a node, without a server.
 
-mod check;
 mod access;
+mod check;
 mod diff;
 mod history;
 mod impact;
@@ -11,6 +11,7 @@ mod origin;
 mod records;
 mod report;
 mod show;
+mod since;
 mod test;
 mod witness;
 mod words;

@@ -20,6 +20,7 @@ mod policies;
 mod reload;
 mod publications;
 mod renewal;
+mod review;
 mod revocation;
 mod secrets;
 #[path = "../support/softhsm.rs"]

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::history::{History, Usage};
 use super::records::Source;
+use super::since::Since;
 use super::witness::WitnessDocument;
 use super::{vocabulary, whole};
 use crate::cli::{Exit, Failure, Outcome, Printer};
@@ -172,6 +173,12 @@ impl Access {
         if let Some(history) = &history {
             for entry in &mut answer.access {
                 entry.usage = history.usage(&entry.key(), at).into();
+            }
+        }
+        if let Some(directory) = &self.data_dir {
+            let since = Since::read(directory, &vocabulary, query, at)?;
+            for entry in &mut answer.access {
+                entry.since = since.of(&entry.key());
             }
         }
         if answer.access.is_empty() {

@@ -9,11 +9,10 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use crate::audit::{self, Class, Outcome, Query};
+use crate::cli::local::open_store;
 use crate::cli::{Failure, Printer, runtime};
 use crate::domain::{Code, PolicyHash, Timestamp};
 use crate::methods::{self, ClaimValues, Declaration, FactValues};
-use crate::server::store_path;
-use crate::store::SqliteStore;
 
 /// The longest line that is read.
 const MAX_LINE_BYTES: u64 = 1024 * 1024;
@@ -156,13 +155,8 @@ fn read_store(
     directory: &Path,
     mut each: impl FnMut(&[u8], u64) -> Result<(), Failure>,
 ) -> Result<u64, Failure> {
-    let path = store_path(directory);
-    let unreadable = |why: &dyn std::fmt::Display| {
-        Failure::new(Code::FileUnreadable, format!("{}: {why}", path.display()))
-    };
-    File::open(&path).map_err(|error| unreadable(&error))?;
+    let store = open_store(directory)?;
     runtime()?.block_on(async {
-        let store = SqliteStore::open_read_only(&path).map_err(|error| unreadable(&error.0))?;
         let (found, mut queue) = mpsc::channel(256);
         let query = Query::default();
         let reading = audit::read(&store, &query, found);

@@ -9,7 +9,7 @@ use super::super::reason::reason;
 use super::super::rule::Rule;
 use super::super::set::PolicySet;
 use super::population::accounts_of;
-use super::search::{Budget, Question, Searcher, Start};
+use super::search::{Budget, Denials, Question, Searcher, Start};
 use super::space::{Ground, Rules, Space, StandsFor, spaces};
 use super::witness::Witness;
 use crate::domain::{AccountId, Partition, PolicyName};
@@ -96,7 +96,7 @@ fn rows<'p>(
         }
         let mut rules = Vec::new();
         for rule in searcher.left_rules() {
-            let start = Start { rule: Some(rule), class };
+            let start = Start { rule: Some(rule), class, ..Start::default() };
             let Some(mut path) = searcher.first(Question::Beyond, start, budget) else { continue };
             path.truncate(space.axes.len());
             let witness = Witness::of(space, &path, policy, policy.reads_facts(), ground);
@@ -214,22 +214,35 @@ pub fn refusals(set: &PolicySet, query: AccessQuery<'_>, ground: Ground<'_>) -> 
     found
 }
 
-/// The prohibition that refuses a node which some permission would admit.
+/// The prohibition that refuses all whom some permission would admit: one that does it alone, if there
+/// is one, or else one of those that do it together.
 fn denied(
     policy: &JoinPolicy,
     query: AccessQuery<'_>,
     ground: Ground<'_>,
     budget: &mut Budget,
 ) -> Option<Refusal> {
-    let rules = Rules { deny: Vec::new(), ..Rules::of(policy) };
-    spaces(&rules, &Rules::default(), policy.method, ground).iter().find_map(|space| {
+    spaces(&Rules::of(policy), &Rules::default(), policy.method, ground).iter().find_map(|space| {
         let searcher = Searcher::new(space);
+        let mut admits = |class, deny| {
+            let start = Start { rule: None, class, deny };
+            searcher.first(Question::Beyond, start, budget)
+        };
         let classes = space.account_classes(ground.population).into_iter();
         let mut asked = classes
             .filter(|(_, accounts)| query.account.is_none_or(|account| accounts.contains(account)));
         asked.find_map(|(class, _)| {
-            let start = Start { rule: None, class };
-            let path = searcher.first(Question::Beyond, start, budget)?;
+            let path = admits(class, Denials::None)?;
+            let alone =
+                searcher.left_denials().find(|rule| admits(class, Denials::One(*rule)).is_none());
+            if let Some(rule) = alone.and_then(|rule| space.rule(rule)) {
+                return Some(Refusal {
+                    policy: policy.name().clone(),
+                    rule: rule.name.clone(),
+                    place: rule.place.clone(),
+                    message: format!("the deny rule `{}` refuses them", rule.name),
+                });
+            }
             let mut node = Witness::of(space, &path, policy, policy.reads_facts(), ground);
             // The class may hold others too; the answer is about the one.
             node.put_account(query.account);

@@ -206,7 +206,7 @@ impl Difference<'_> {
             }
             for rule in searcher.left_rules() {
                 for (class, accounts) in space.account_classes(self.ground.population) {
-                    let start = Start { rule: Some(rule), class };
+                    let start = Start { rule: Some(rule), class, ..Start::default() };
                     for (key, change) in self.ways(kind, left, right, &searcher, &space, start) {
                         let change = changes.entry(key).or_insert(change);
                         let accounts = accounts.iter().cloned();

@@ -49,6 +49,17 @@ pub(super) struct Start {
     pub(super) rule: Option<usize>,
     /// Of the first axis only this class.
     pub(super) class: Option<usize>,
+    /// Of the left's prohibitions only these.
+    pub(super) deny: Denials,
+}
+
+/// Which prohibitions of the left hold.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) enum Denials {
+    #[default]
+    All,
+    One(usize),
+    None,
 }
 
 /// A space, prepared for being searched again and again.
@@ -76,6 +87,11 @@ impl<'s, 'p> Searcher<'s, 'p> {
         self.roles.left_allow.ones()
     }
 
+    /// The prohibitions of the left.
+    pub(super) fn left_denials(&self) -> impl Iterator<Item = usize> {
+        self.roles.left_deny.ones()
+    }
+
     /// Calls `found` with every combination, until it has enough. Where the rest of the axes makes
     /// no difference any more, one combination stands for all.
     pub(super) fn search(
@@ -90,6 +106,14 @@ impl<'s, 'p> Searcher<'s, 'p> {
         if let Some(rule) = start.rule {
             standing.difference_with(&self.roles.left_allow);
             standing.insert(rule);
+        }
+        match start.deny {
+            Denials::All => {}
+            Denials::One(rule) => {
+                standing.difference_with(&self.roles.left_deny);
+                standing.insert(rule);
+            }
+            Denials::None => standing.difference_with(&self.roles.left_deny),
         }
         let mut path = Vec::new();
         if let Some(index) = start.class {
