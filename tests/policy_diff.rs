@@ -1,7 +1,12 @@
 //! `muster policy diff`: twelve widenings that are easy to overlook, each with a witness that `muster
 //! policy explain` confirms; and texts that changed without a change in meaning.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where it is wrong")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test ends where it is wrong"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -334,9 +334,9 @@ fn words(answer: &Answer<'_>) -> String {
         }
         (true, false) => format!("nobody who was asked about can join at {}", answer.at),
         (false, _) => format!(
-            "{} accounts by {} policies at {}, set {}",
-            accounts.len(),
-            policies.len(),
+            "{} by {} at {}, set {}",
+            counted(accounts.len(), "account", "accounts"),
+            counted(policies.len(), "policy", "policies"),
             answer.at,
             answer.hash
         ),
@@ -353,8 +353,10 @@ fn group_lines(policy: &str, entries: &[&Entry<'_>]) -> Vec<String> {
     let Some(first) = entries.first() else { return Vec::new() };
     let mut lines = Vec::new();
     let who = match first.partition {
-        Some(partition) if entries.len() == 1 => format!("1 account of partition {partition}"),
-        Some(partition) => format!("{} accounts of partition {partition}", entries.len()),
+        Some(partition) => {
+            let accounts = counted(entries.len(), "account", "accounts");
+            format!("{accounts} of partition {partition}")
+        }
         None => "whoever has what it asks for".to_owned(),
     };
     let terms = first.terms.in_words();
@@ -381,11 +383,16 @@ fn group_lines(policy: &str, entries: &[&Entry<'_>]) -> Vec<String> {
     lines
 }
 
+fn counted(number: usize, one: &str, more: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { more })
+}
+
 fn usage_words(entry: &Entry<'_>) -> String {
     let Some(live) = entry.usage.live_nodes else { return String::new() };
     let since = entry.since.map(|since| format!("  since {since}")).unwrap_or_default();
     let used = entry.usage.last_used.map_or_else(|| "never".to_owned(), |used| used.to_string());
     let grants = entry.usage.grants.as_ref().map_or(0, Vec::len);
     let grants = if grants > 0 { format!(", {grants} allowed by hand") } else { String::new() };
-    format!("{since}  last used {used}, {live} live nodes{grants}")
+    let live = counted(live, "live node", "live nodes");
+    format!("{since}  last used {used}, {live}{grants}")
 }

@@ -66,7 +66,7 @@ pub fn access<'p>(set: &'p PolicySet, query: AccessQuery<'_>, ground: Ground<'_>
     let policies = set.policies().filter(|one| query.policy.is_none_or(|name| one.name() == name));
     for policy in policies {
         let rules = Rules::of(policy);
-        for space in spaces(&rules, &Rules::default(), policy.method, ground) {
+        for space in spaces(&rules, &Rules::default(), policy.method, ground, &mut budget) {
             found.is_complete &= space.is_complete;
             rows(policy, &space, query, ground, &mut budget, &mut found.rows);
         }
@@ -99,7 +99,8 @@ fn rows<'p>(
             let start = Start { rule: Some(rule), class, ..Start::default() };
             let Some(mut path) = searcher.first(Question::Beyond, start, budget) else { continue };
             path.truncate(space.axes.len());
-            let witness = Witness::of(space, &path, policy, policy.reads_facts(), ground);
+            let mut witness = Witness::of(space, &path, policy, policy.reads_facts(), ground);
+            witness.put_account(accounts.first());
             rules.push((rule, space.meeting(rule, class), witness));
         }
         if rules.is_empty() {
@@ -222,7 +223,8 @@ fn denied(
     ground: Ground<'_>,
     budget: &mut Budget,
 ) -> Option<Refusal> {
-    spaces(&Rules::of(policy), &Rules::default(), policy.method, ground).iter().find_map(|space| {
+    let spaces = spaces(&Rules::of(policy), &Rules::default(), policy.method, ground, budget);
+    spaces.iter().find_map(|space| {
         let searcher = Searcher::new(space);
         let mut admits = |class, deny| {
             let start = Start { rule: None, class, deny };

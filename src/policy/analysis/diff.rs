@@ -193,11 +193,20 @@ impl Difference<'_> {
         }
     }
 
+    fn spaces<'p>(
+        &mut self,
+        left: &Rules<'p>,
+        right: &Rules<'p>,
+        policy: &JoinPolicy,
+    ) -> Vec<Space<'p>> {
+        spaces(left, right, policy.method, self.ground, &mut self.budget)
+    }
+
     /// What `left` admits and `right` does not, by rule and by what keeps it out of `right`.
     fn admissions(&mut self, kind: ChangeKind, left: &JoinPolicy, right: Option<&JoinPolicy>) {
         let right_rules = right.map(Rules::of).unwrap_or_default();
         let mut changes: BTreeMap<(Spot, Option<Spot>), Change> = BTreeMap::new();
-        for space in spaces(&Rules::of(left), &right_rules, left.method, self.ground) {
+        for space in self.spaces(&Rules::of(left), &right_rules, left) {
             self.is_complete &= space.is_complete;
             let searcher = Searcher::new(&space);
             let any = searcher.first(Question::Beyond, Start::default(), &mut self.budget);
@@ -261,7 +270,7 @@ impl Difference<'_> {
         let (left, right) = (Rules::of(first), Rules::of(other));
         let is_looked_at = first.reads_facts() || other.reads_facts();
         for question in [Question::Both, Question::Beyond] {
-            for space in spaces(&left, &right, first.method, self.ground) {
+            for space in self.spaces(&left, &right, first) {
                 let searcher = Searcher::new(&space);
                 let path = searcher.first(question, Start::default(), &mut self.budget);
                 if let Some(path) = path {

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::super::glob::Glob;
 use super::super::rule::{TagTest, Test};
+use super::search::Budget;
 use super::strings;
 use crate::domain::{Lifetime, Partition};
 use crate::methods::{Field, Kind, Source, Value};
@@ -44,6 +45,7 @@ pub(super) fn of(
     tests: &[&Test],
     regions: &[&str],
     partition: Option<Partition>,
+    budget: &mut Budget,
 ) -> Samples {
     let mut is_complete = true;
     let text = |text: String| Sample::Value(Value::Text(text));
@@ -54,7 +56,7 @@ pub(super) fn of(
         Kind::Ids { prefix } => ids(tests, prefix).into_iter().map(text).collect(),
         Kind::Globs { .. } => {
             let globs: Vec<&Glob> = tests.iter().copied().filter_map(globs_of).flatten().collect();
-            let found = strings::told_apart(&globs);
+            let found = strings::told_apart(&globs, budget);
             is_complete = found.is_complete;
             found.texts.into_iter().map(text).collect()
         }

@@ -33,8 +33,10 @@ impl Budget {
         self.left == 0
     }
 
-    const fn pay(&mut self) -> bool {
-        self.left = self.left.saturating_sub(1);
+    /// Pays for that many steps; no once nothing is left.
+    pub(super) fn pay(&mut self, steps: usize) -> bool {
+        let steps = u32::try_from(steps).unwrap_or(u32::MAX);
+        self.left = self.left.saturating_sub(steps);
         self.left > 0
     }
 }
@@ -191,7 +193,7 @@ impl Walk<'_, '_, '_> {
             standing.difference_with(&roles.right_allow);
             standing.difference_with(&roles.right_deny);
         }
-        if !self.budget.pay() {
+        if !self.budget.pay(1) {
             return ControlFlow::Break(());
         }
         let here = (depth, standing);

@@ -9,6 +9,7 @@ use super::super::rule::{Condition, Effect, Rule, Test};
 use super::super::truth::{Truth, View};
 use super::population::{Population, accounts_of};
 use super::samples::{self, Sample};
+use super::search::Budget;
 use crate::domain::{AccountId, Lifetime, Partition, Timestamp};
 use crate::methods::{
     ClaimValues, Declaration, Field, Instance, InstanceFacts, Kind, Provenance, Source, Value,
@@ -122,18 +123,19 @@ pub(super) fn spaces<'p>(
     right: &Rules<'p>,
     method: &'static Declaration,
     ground: Ground<'_>,
+    budget: &mut Budget,
 ) -> Vec<Space<'p>> {
     let has_partitions = method
         .fields
         .iter()
         .any(|field| matches!(field.kind, Kind::Accounts | Kind::Partition | Kind::Regions));
     if !has_partitions {
-        return vec![Space::new(None, left, right, method, ground)];
+        return vec![Space::new(None, left, right, method, ground, budget)];
     }
     Partition::ALL
         .into_iter()
         .filter(|partition| left.allow.iter().any(|rule| is_of(rule, *partition)))
-        .map(|partition| Space::new(Some(partition), left, right, method, ground))
+        .map(|partition| Space::new(Some(partition), left, right, method, ground, budget))
         .collect()
 }
 
@@ -161,6 +163,7 @@ impl<'p> Space<'p> {
         right: &Rules<'p>,
         method: &'static Declaration,
         ground: Ground<'_>,
+        budget: &mut Budget,
     ) -> Self {
         let with = |rules: &[&'p Rule], role| -> Vec<(&'p Rule, Role)> {
             rules.iter().map(|rule| (*rule, role)).collect()
@@ -187,7 +190,7 @@ impl<'p> Space<'p> {
         }
         for field in method.fields {
             if !matches!(field.kind, Kind::Accounts | Kind::Partition) {
-                let (axis, is_complete) = space.field(field, method, ground);
+                let (axis, is_complete) = space.field(field, method, ground, budget);
                 space.axes.extend(axis);
                 space.is_complete &= is_complete;
             }
@@ -257,6 +260,7 @@ impl<'p> Space<'p> {
         field: &'static Field,
         method: &Declaration,
         ground: Ground<'_>,
+        budget: &mut Budget,
     ) -> (Option<Axis>, bool) {
         let tests: Vec<&Test> = self
             .rules
@@ -270,13 +274,14 @@ impl<'p> Space<'p> {
         }
         let regions = ground.regions.iter().filter(|(_, of)| Some(**of) == self.partition);
         let regions: Vec<&str> = regions.map(|(region, _)| region.as_str()).collect();
-        let found = samples::of(field, &tests, &regions, self.partition);
+        let found = samples::of(field, &tests, &regions, self.partition, budget);
         let mut classes: Vec<Class> = Vec::new();
         // The method's own example first: where it fares like others, it stands for them.
         let example = method.example.iter().find(|(name, _)| *name == field.reads);
         let example = example.filter(|(_, text)| !text.contains('{'));
         let example = example.map(|(_, text)| Sample::Value(Value::Text((*text).to_owned())));
         for sample in example.into_iter().chain(found.samples) {
+            budget.pay(self.rules.len());
             let (mut claims, mut facts) = (in_partition(self.partition), InstanceFacts::new());
             put(field, &sample, ground.at, &mut claims, &mut facts);
             let survivors =
@@ -295,7 +300,7 @@ impl<'p> Space<'p> {
 
     /// The rules that a value leaves standing, by the decision's own word: permissions that surely
     /// hold, and prohibitions that do not surely fail.
-    fn survivors(
+    pub(super) fn survivors(
         &self,
         field: &Field,
         claims: &ClaimValues,

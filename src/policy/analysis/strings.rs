@@ -4,9 +4,11 @@
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
 use super::super::glob::Glob;
+use super::search::Budget;
 
-/// More states than the patterns of any sensible policies have; beyond, the answer is incomplete.
-const MAX_STATES: usize = 50_000;
+/// More places to go on from than the patterns of any sensible field have; beyond, the answer is
+/// incomplete. Each takes some bytes while the walk lasts.
+const MAX_PLACES: usize = 500_000;
 
 /// What came of looking.
 pub(super) struct Found {
@@ -19,7 +21,7 @@ pub(super) struct Found {
 /// Walks through all texts at once, character by character, in the order of their length. Two texts
 /// after which every pattern has the same places to go on from are continued as one, and there are
 /// finitely many of those.
-pub(super) fn told_apart(globs: &[&Glob]) -> Found {
+pub(super) fn told_apart(globs: &[&Glob], budget: &mut Budget) -> Found {
     let patterns: BTreeSet<String> = globs.iter().map(ToString::to_string).collect();
     let separators = globs.first().map_or(&[][..], |glob| glob.separators());
     let patterns: Vec<Pattern> = patterns.iter().map(|text| Pattern::new(text)).collect();
@@ -30,6 +32,7 @@ pub(super) fn told_apart(globs: &[&Glob]) -> Found {
     let mut told: BTreeSet<Vec<usize>> = BTreeSet::new();
     let mut queue = VecDeque::from([(start, String::new())]);
     let mut texts = Vec::new();
+    let mut places_seen = 0;
     while let Some((state, text)) = queue.pop_front() {
         // A name is never empty: the patterns are tried on what a machine may be called.
         if !text.is_empty() && told.insert(matched(&patterns, &state)) {
@@ -44,10 +47,12 @@ pub(super) fn told_apart(globs: &[&Glob]) -> Found {
                     (!places.is_empty()).then_some((*at, places))
                 })
                 .collect();
-            if seen.len() >= MAX_STATES {
+            let places: usize = next.iter().map(|(_, places)| places.len()).sum();
+            if places_seen > MAX_PLACES || !budget.pay(1 + state.len() + places) {
                 return Found { texts, is_complete: false };
             }
             if seen.insert(next.clone()) {
+                places_seen += 1 + places;
                 queue.push_back((next, format!("{text}{letter}")));
             }
         }
@@ -134,7 +139,7 @@ mod tests {
     #[test]
     fn one_text_for_every_way_to_match() {
         let globs = globs(&["web-*", "*-1", "web-1", "db"]);
-        let found = told_apart(&globs.iter().collect::<Vec<_>>());
+        let found = told_apart(&globs.iter().collect::<Vec<_>>(), &mut Budget::new(1_000_000));
         let ways: BTreeSet<Vec<bool>> =
             found.texts.iter().map(|text| matched_by(&globs, text)).collect();
         let (no, yes) = (false, true);
@@ -162,7 +167,7 @@ mod tests {
             let globs: Vec<Glob> =
                 patterns.iter().filter_map(|pattern| Glob::new(pattern, &['/']).ok()).collect();
             prop_assume!(!globs.is_empty());
-            let found = told_apart(&globs.iter().collect::<Vec<_>>());
+            let found = told_apart(&globs.iter().collect::<Vec<_>>(), &mut Budget::new(1_000_000));
             prop_assert!(found.is_complete);
             let way = matched_by(&globs, &text);
             prop_assert!(found.texts.iter().any(|sample| matched_by(&globs, sample) == way));

@@ -33,12 +33,12 @@ impl Shown {
 }
 
 pub(super) fn sentence(change: &ChangeDocument) -> String {
-    let about = match (&change.policy, change.accounts.as_slice()) {
-        (Some(policy), []) => format!("{policy}: "),
-        (Some(policy), accounts) => format!("{policy}, {}: ", accounts_in_words(accounts)),
-        (None, _) => String::new(),
+    let policy = change.policy.as_ref().map(|policy| format!("{policy}: ")).unwrap_or_default();
+    let accounts = match change.accounts.as_slice() {
+        [] => String::new(),
+        accounts => format!("; {}", accounts_in_words(accounts)),
     };
-    format!("{about}{}", change.message)
+    format!("{policy}{}{accounts}", change.message)
 }
 
 fn accounts_in_words(accounts: &[Account]) -> String {
@@ -50,7 +50,7 @@ fn accounts_in_words(accounts: &[Account]) -> String {
     let more = accounts.len().saturating_sub(SHOWN);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let noun = if accounts.len() == 1 { "account" } else { "accounts" };
-    format!("{} {noun} {}{more}", accounts.len(), shown.join(", "))
+    format!("{} {noun}: {}{more}", accounts.len(), shown.join(", "))
 }
 
 pub(super) fn summary(answer: &Answer) -> String {
