@@ -46,8 +46,9 @@ fn who_can_join_as_what() {
     assert_eq!((code, &answer["complete"]), (0, &json!(true)));
     let entries = answer["access"].as_array().unwrap();
     let of = |partition: &str| -> BTreeSet<&str> {
-        let rows = entries.iter().filter(|row| row["partition"] == partition);
-        rows.map(|row| row["account_id"].as_str().unwrap()).collect()
+        let groups = entries.iter().filter(|group| group["partition"] == partition);
+        let accounts = groups.flat_map(|group| group["accounts"].as_array().unwrap());
+        accounts.map(|account| account["account_id"].as_str().unwrap()).collect()
     };
     // 340 and 60 are named; the rest is denied, or in no set that a rule names.
     assert!(of("aws").len() > 300 && of("aws").len() <= 340, "{}", of("aws").len());
@@ -148,13 +149,15 @@ fn which_access_is_unused() {
                 "claims": {"partition": claim("aws"), "account_id": claim(account)}},
         })
     };
+    let in_aws = |answer: &Value| -> Vec<Value> {
+        let groups = answer["access"].as_array().unwrap().iter();
+        let of_aws = groups.filter(|group| group["partition"] == "aws");
+        of_aws.flat_map(|group| group["accounts"].as_array().unwrap().clone()).collect()
+    };
     let (_, answer) = access(&["--policy", "monitoring"]);
-    let all = answer["access"].as_array().unwrap();
-    let accounts: Vec<&str> = all
-        .iter()
-        .filter(|row| row["partition"] == "aws")
-        .map(|row| row["account_id"].as_str().unwrap())
-        .collect();
+    let all = in_aws(&answer);
+    let accounts: Vec<&str> =
+        all.iter().map(|account| account["account_id"].as_str().unwrap()).collect();
     let lines = [
         record("2026-11-30T00:00:00Z", accounts[0], "n-1"),
         record("2026-11-30T01:00:00Z", accounts[0], "n-2"),
@@ -165,11 +168,7 @@ fn which_access_is_unused() {
     let asked = ["--policy", "monitoring", "--audit", records];
     let (_, answer) = access(&asked);
     let row = |account: &str| {
-        let rows = answer["access"].as_array().unwrap().iter();
-        rows.filter(|row| row["partition"] == "aws")
-            .find(|row| row["account_id"] == account)
-            .unwrap()
-            .clone()
+        in_aws(&answer).into_iter().find(|row| row["account_id"] == account).unwrap()
     };
     assert_eq!(row(accounts[0])["last_used"], "2026-11-30T01:00:00Z");
     assert_eq!(row(accounts[0])["live_nodes"], 2);
@@ -178,8 +177,7 @@ fn which_access_is_unused() {
 
     let (code, unused) = access(&[&asked[..], &["--unused", "90d"]].concat());
     assert_eq!(code, 1);
-    let unused = unused["access"].as_array().unwrap();
-    assert_eq!(unused.len(), all.len() - 1, "all but one were not used for 90 days");
+    assert_eq!(in_aws(&unused).len(), all.len() - 1, "all but one were not used for 90 days");
     // Without records nothing can be said of use.
     assert_eq!(access(&["--unused", "90d"]).1["error"]["code"], "CONFIGURATION_INVALID");
     fs::write(directory.path().join("broken"), "{\"seq\": 1}\n").unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
     ClaimValues, Contradiction, Declaration, FactValues, Instance, Proof, Provenance, Value,
@@ -94,8 +94,20 @@ impl ClaimValues {
         method: &Declaration,
         json: &serde_json::Value,
     ) -> Result<Self, UnreadableValues> {
-        let documents: BTreeMap<String, ClaimDocument> =
-            serde_json::from_value(json.clone()).map_err(|e| UnreadableValues(e.to_string()))?;
+        Self::read(method, json)
+    }
+
+    /// From the text of the same.
+    pub fn from_json_text(method: &Declaration, text: &str) -> Result<Self, UnreadableValues> {
+        Self::read(method, &mut serde_json::Deserializer::from_str(text))
+    }
+
+    fn read<'de, D: Deserializer<'de>>(
+        method: &Declaration,
+        from: D,
+    ) -> Result<Self, UnreadableValues> {
+        let documents: BTreeMap<String, ClaimDocument> = Deserialize::deserialize(from)
+            .map_err(|e: D::Error| UnreadableValues(e.to_string()))?;
         let mut values = Self::default();
         for (name, claim) in documents {
             let provenance = if claim.hinted { Provenance::Hinted } else { Provenance::Proven };
@@ -136,8 +148,20 @@ impl FactValues {
         method: &Declaration,
         json: &serde_json::Value,
     ) -> Result<Self, UnreadableValues> {
-        let facts: FactsDocument =
-            serde_json::from_value(json.clone()).map_err(|e| UnreadableValues(e.to_string()))?;
+        Self::read(method, json)
+    }
+
+    /// From the text of the same.
+    pub fn from_json_text(method: &Declaration, text: &str) -> Result<Self, UnreadableValues> {
+        Self::read(method, &mut serde_json::Deserializer::from_str(text))
+    }
+
+    fn read<'de, D: Deserializer<'de>>(
+        method: &Declaration,
+        from: D,
+    ) -> Result<Self, UnreadableValues> {
+        let facts: FactsDocument = Deserialize::deserialize(from)
+            .map_err(|e: D::Error| UnreadableValues(e.to_string()))?;
         let known = |facts: BTreeMap<String, Option<ValueDocument>>| {
             facts
                 .into_iter()

@@ -27,9 +27,10 @@ fn ask(site: &Site, arguments: &[&str]) -> Answer {
     Answer::of(&mut command)
 }
 
-fn row<'a>(answer: &'a Value, policy: &str) -> &'a Value {
-    let rows = answer["access"].as_array().unwrap();
-    rows.iter().find(|row| row["policy"] == policy).unwrap()
+/// The only account of a policy.
+fn account<'a>(answer: &'a Value, policy: &str) -> &'a Value {
+    let groups = answer["access"].as_array().unwrap();
+    &groups.iter().find(|group| group["policy"] == policy).unwrap()["accounts"][0]
 }
 
 #[test]
@@ -62,7 +63,7 @@ fn since_when_who_uses_it_and_what_a_change_would_mean() {
     let reason = ["--for", "1h", "--reason", "a new disk"];
     site.local(&[&["nodes", "allow-rejoin", &node_id], &reason[..]].concat());
     let found = ask(&site, &["policy", "access", "policies", "--data-dir", "data"]);
-    let (web, later) = (row(found.yes(), "web"), row(found.yes(), "later"));
+    let (web, later) = (account(found.yes(), "web"), account(found.yes(), "later"));
     assert!(web["since"].as_str().unwrap() < later["since"].as_str().unwrap(), "{:#}", found.yes());
     assert_eq!((&web["live_nodes"], &later["live_nodes"]), (&json!(1), &json!(0)));
     assert_eq!(later["last_used"], Value::Null);

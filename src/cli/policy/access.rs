@@ -1,18 +1,18 @@
 //! `muster policy access`: who can join as what, decided exactly, and what the audit log says of it.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::history::{History, Usage};
+use super::history::{History, Key, Usage};
 use super::records::Source;
 use super::since::Since;
 use super::witness::WitnessDocument;
 use super::{vocabulary, whole};
 use crate::cli::{Exit, Failure, Outcome, Printer};
 use crate::clock::Clock;
-use crate::domain::{AccountId, Code, Lifetime, PolicyName, Timestamp};
+use crate::domain::{AccountId, Code, Lifetime, Partition, PolicyName, Timestamp};
 use crate::policy::{
     self, Access as Row, AccessQuery, FreshProof, Ground, Horizon, JoinPolicy, PolicySet,
     Population, Rule,
@@ -72,19 +72,26 @@ struct Answer<'p> {
     records_since: Option<Timestamp>,
     /// Whether all was looked at.
     complete: bool,
-    access: Vec<Entry<'p>>,
+    access: Vec<Group<'p>>,
     refused: Vec<Refused>,
 }
 
-#[derive(Debug, Clone, Serialize)]
-struct Entry<'p> {
-    partition: Option<&'static str>,
-    account_id: Option<String>,
+/// Accounts that can join by a policy, all in the same way.
+#[derive(Debug, Serialize)]
+struct Group<'p> {
     policy: &'p str,
     method: &'static str,
     terms: Terms,
+    partition: Option<&'static str>,
     rules: Vec<AdmittingRule<'p>>,
     witness: Option<WitnessDocument>,
+    /// One without a number for methods that know no accounts.
+    accounts: Vec<Entry>,
+}
+
+#[derive(Debug, Serialize)]
+struct Entry {
+    account_id: Option<String>,
     since: Option<Timestamp>,
     #[serde(flatten)]
     usage: MaybeUsage,
@@ -167,26 +174,22 @@ impl Access {
             at,
             records_since: history.as_ref().and_then(|history| history.begins),
             complete: found.is_complete,
-            access: found.rows.iter().filter(|row| self.wants(row)).flat_map(entries).collect(),
+            access: found.rows.iter().filter(|row| self.wants(row)).map(group).collect(),
             refused: Vec::new(),
         };
         if let Some(history) = &history {
-            for entry in &mut answer.access {
-                entry.usage = history.usage(&entry.key(), at).into();
-            }
+            answer.for_each(|key, entry| entry.usage = history.usage(key, at).into());
         }
         if let Some(directory) = &self.data_dir {
             let since = Since::read(directory, &vocabulary, query, at)?;
-            for entry in &mut answer.access {
-                entry.since = since.of(&entry.key());
-            }
+            answer.for_each(|key, entry| entry.since = since.of(key));
         }
         if answer.access.is_empty() {
             answer.refused = refusals(set, query, ground);
         }
         let somebody_can = !answer.access.is_empty();
         if let Some(span) = self.unused {
-            answer.access.retain(|entry| entry.is_unused_since(at.minus(span)));
+            answer.keep(|entry| entry.is_unused_since(at.minus(span)));
         }
         printer.result(&answer, || words(&answer));
         let is_yes = match self.unused {
@@ -216,10 +219,29 @@ impl Access {
     }
 }
 
-impl Entry<'_> {
-    fn key(&self) -> super::history::Key {
-        let partition = self.partition.map(str::to_owned);
-        (self.policy.to_owned(), partition.zip(self.account_id.clone()))
+impl Answer<'_> {
+    fn for_each(&mut self, mut each: impl FnMut(&Key, &mut Entry)) {
+        for group in &mut self.access {
+            let partition = group.partition.map(str::to_owned);
+            for entry in &mut group.accounts {
+                let account = partition.clone().zip(entry.account_id.clone());
+                each(&(group.policy.to_owned(), account), entry);
+            }
+        }
+    }
+
+    fn keep(&mut self, wanted: impl Fn(&Entry) -> bool) {
+        for group in &mut self.access {
+            group.accounts.retain(&wanted);
+        }
+        self.access.retain(|group| !group.accounts.is_empty());
+    }
+}
+
+impl Entry {
+    fn new(account: Option<&AccountId>) -> Self {
+        let account_id = account.map(ToString::to_string);
+        Self { account_id, since: None, usage: MaybeUsage::default() }
     }
 
     fn is_unused_since(&self, then: Timestamp) -> bool {
@@ -254,25 +276,20 @@ impl From<Usage> for MaybeUsage {
     }
 }
 
-/// One entry for each account.
-fn entries<'p>(row: &Row<'p>) -> Vec<Entry<'p>> {
-    let rules: Vec<AdmittingRule<'p>> = row.rules.iter().map(admitting).collect();
-    let witness = row.rules.first().map(|rule| WitnessDocument::from(&rule.witness));
-    let entry = |account: Option<&AccountId>| Entry {
-        partition: row.partition.map(crate::domain::Partition::as_str),
-        account_id: account.map(ToString::to_string),
+fn group<'p>(row: &Row<'p>) -> Group<'p> {
+    let accounts = match row.partition {
+        Some(_) => row.accounts.iter().map(|account| Entry::new(Some(account))).collect(),
+        None => vec![Entry::new(None)],
+    };
+    Group {
         policy: row.policy.name().as_str(),
         method: row.policy.method(),
         terms: Terms::of(row.policy),
-        rules: rules.clone(),
-        witness: witness.clone(),
-        since: None,
-        usage: MaybeUsage::default(),
-    };
-    if row.partition.is_none() {
-        return vec![entry(None)];
+        partition: row.partition.map(Partition::as_str),
+        rules: row.rules.iter().map(admitting).collect(),
+        witness: row.rules.first().map(|rule| WitnessDocument::from(&rule.witness)),
+        accounts,
     }
-    row.accounts.iter().map(|account| entry(Some(account))).collect()
 }
 
 fn admitting<'p>(rule: &policy::AdmittingRule<'p>) -> AdmittingRule<'p> {
@@ -307,16 +324,10 @@ fn refusals(set: &PolicySet, query: AccessQuery<'_>, ground: Ground<'_>) -> Vec<
         .collect()
 }
 
-/// Accounts with the same access stand together.
 fn words(answer: &Answer<'_>) -> String {
     let mut lines = Vec::new();
-    let mut groups: BTreeMap<(&str, String), Vec<&Entry<'_>>> = BTreeMap::new();
-    for entry in &answer.access {
-        let alike = format!("{:?} {:?}", entry.partition, entry.rules);
-        groups.entry((entry.policy, alike)).or_default().push(entry);
-    }
-    for ((policy, _), entries) in groups {
-        lines.extend(group_lines(policy, &entries));
+    for group in &answer.access {
+        lines.extend(group_lines(group));
         lines.push(String::new());
     }
     for refused in &answer.refused {
@@ -324,10 +335,13 @@ fn words(answer: &Answer<'_>) -> String {
         let Refused { policy, file, line, message, .. } = refused;
         lines.push(format!("refused by {policy}: {message}  ({rule}, {file}:{line})"));
     }
-    let accounts: std::collections::BTreeSet<_> =
-        answer.access.iter().map(|entry| (entry.partition, &entry.account_id)).collect();
-    let policies: std::collections::BTreeSet<_> =
-        answer.access.iter().map(|entry| entry.policy).collect();
+    let accounts: BTreeSet<_> = answer
+        .access
+        .iter()
+        .flat_map(|group| group.accounts.iter().map(|entry| (group.partition, &entry.account_id)))
+        .filter(|(_, account)| account.is_some())
+        .collect();
+    let policies: BTreeSet<_> = answer.access.iter().map(|group| group.policy).collect();
     lines.push(match (answer.access.is_empty(), answer.refused.is_empty()) {
         (true, true) => {
             format!("nobody who was asked about can join: no rule is for them, at {}", answer.at)
@@ -349,19 +363,18 @@ fn words(answer: &Answer<'_>) -> String {
     lines.join("\n")
 }
 
-fn group_lines(policy: &str, entries: &[&Entry<'_>]) -> Vec<String> {
-    let Some(first) = entries.first() else { return Vec::new() };
+fn group_lines(group: &Group<'_>) -> Vec<String> {
+    let Group { policy, method, terms, partition, rules, witness, accounts } = group;
     let mut lines = Vec::new();
-    let who = match first.partition {
+    let who = match partition {
         Some(partition) => {
-            let accounts = counted(entries.len(), "account", "accounts");
+            let accounts = counted(accounts.len(), "account", "accounts");
             format!("{accounts} of partition {partition}")
         }
         None => "whoever has what it asks for".to_owned(),
     };
-    let terms = first.terms.in_words();
-    lines.push(format!("{policy} ({}): {who}; {terms}", first.method));
-    for rule in &first.rules {
+    lines.push(format!("{policy} ({method}): {who}; {}", terms.in_words()));
+    for rule in rules {
         let RuleWords { name, file, line, conditions } = &rule.rule;
         let until = rule.until.map(|until| format!(", until {until}")).unwrap_or_default();
         lines.push(format!("  by {name}  ({file}:{line}{until})"));
@@ -373,12 +386,15 @@ fn group_lines(policy: &str, entries: &[&Entry<'_>]) -> Vec<String> {
             lines.push(format!("    but not {}  ({name}, {file}:{line})", asks.join(", ")));
         }
     }
-    if let Some(witness) = &first.witness {
+    if let Some(witness) = witness {
         lines.push(format!("  for example {}", witness.in_words()));
     }
-    for entry in entries {
-        let Some(account) = &entry.account_id else { continue };
-        lines.push(format!("    {account}{}", usage_words(entry)));
+    for entry in accounts {
+        let account = entry.account_id.as_deref().unwrap_or("tokens");
+        let usage = usage_words(entry);
+        if entry.account_id.is_some() || !usage.is_empty() {
+            lines.push(format!("    {account}{usage}"));
+        }
     }
     lines
 }
@@ -387,7 +403,7 @@ fn counted(number: usize, one: &str, more: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { more })
 }
 
-fn usage_words(entry: &Entry<'_>) -> String {
+fn usage_words(entry: &Entry) -> String {
     let Some(live) = entry.usage.live_nodes else { return String::new() };
     let since = entry.since.map(|since| format!("  since {since}")).unwrap_or_default();
     let used = entry.usage.last_used.map_or_else(|| "never".to_owned(), |used| used.to_string());

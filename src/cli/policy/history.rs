@@ -113,5 +113,5 @@ impl History {
 
 /// Whose node a record tells of.
 fn account(record: &Record, detail: &Detail) -> Option<(String, String)> {
-    Some((detail.partition()?.to_owned(), record.account_id.clone()?))
+    Some((detail.partition()?, record.account_id.clone()?))
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::records::{Record, Source, Told};
+use super::records::{Detail, Record, Source, Told};
 use crate::audit;
 use crate::cli::{Failure, Printer};
 use crate::domain::Timestamp;
@@ -84,8 +84,9 @@ pub(super) fn read(
         match (record.kind.as_str(), record.outcome) {
             ("forget", _) => drop(record.node_id.as_ref().and_then(|id| live.remove(id))),
             ("join" | "renew", audit::Outcome::Admitted) if record.is_admission() => {
-                impact.admission(&record, old, new);
-                let not_after = record.detail().and_then(|detail| detail.not_after);
+                let detail = record.detail();
+                impact.admission(&record, detail.as_ref(), old, new);
+                let not_after = detail.and_then(|detail| detail.not_after);
                 if let (Some(id), Some(not_after)) = (record.node_id.clone(), not_after) {
                     live.insert(id, Live { record, not_after });
                 }
@@ -106,8 +107,14 @@ pub(super) fn read(
 }
 
 impl Impact {
-    fn admission(&mut self, record: &Record, old: &PolicySet, new: &PolicySet) {
-        let Some(told) = self.told(record) else { return };
+    fn admission(
+        &mut self,
+        record: &Record,
+        detail: Option<&Detail>,
+        old: &PolicySet,
+        new: &PolicySet,
+    ) {
+        let Some(told) = self.told(record, detail) else { return };
         let has_joined = record.kind == "renew";
         let by = |set| outcome(set, record, &told, has_joined, record.time);
         self.joins.replayed += 1;
@@ -118,7 +125,7 @@ impl Impact {
     }
 
     fn refusal(&mut self, record: &Record, old: &PolicySet, new: &PolicySet) {
-        let Some(told) = self.told(record) else { return };
+        let Some(told) = self.told(record, record.detail().as_ref()) else { return };
         let by = |set| outcome(set, record, &told, record.kind == "renew", record.time);
         self.refusals.replayed += 1;
         match (by(old), by(new)) {
@@ -136,7 +143,8 @@ impl Impact {
     }
 
     fn renewal(&mut self, id: &str, node: &Live, old: &PolicySet, new: &PolicySet, at: Timestamp) {
-        let Some(told) = self.told(&node.record) else { return };
+        let record = &node.record;
+        let Some(told) = self.told(record, record.detail().as_ref()) else { return };
         let by = |set| outcome(set, &node.record, &told, true, at);
         if by(old) != Outcome::Refused && by(new) == Outcome::Refused {
             let lost = &mut self.loses_renewal;
@@ -151,8 +159,8 @@ impl Impact {
         }
     }
 
-    fn told(&mut self, record: &Record) -> Option<Told> {
-        let told = record.detail().and_then(|detail| detail.told(record.time));
+    fn told(&mut self, record: &Record, detail: Option<&Detail>) -> Option<Told> {
+        let told = detail.and_then(|detail| detail.told(record.time));
         self.unreadable += u64::from(told.is_none());
         told
     }

@@ -47,12 +47,28 @@ pub(super) struct Record {
 #[derive(Debug, Deserialize)]
 pub(super) struct Detail {
     method: Option<String>,
-    claims: Option<serde_json::Value>,
-    facts: Option<serde_json::Value>,
+    claims: Option<Box<RawValue>>,
+    facts: Option<Box<RawValue>>,
     epoch: Option<Timestamp>,
     pub(super) not_after: Option<Timestamp>,
     pub(super) until: Option<Timestamp>,
     pub(super) reason: Option<String>,
+}
+
+/// The one claim that says whose account a number is.
+#[derive(Deserialize)]
+struct Partitioned {
+    partition: Said,
+}
+
+#[derive(Deserialize)]
+struct Said {
+    value: Text,
+}
+
+#[derive(Deserialize)]
+struct Text {
+    text: String,
 }
 
 /// A node as a record tells of it.
@@ -78,16 +94,18 @@ impl Record {
 
 impl Detail {
     /// The partition that the evidence named.
-    pub(super) fn partition(&self) -> Option<&str> {
-        self.claims.as_ref()?.pointer("/partition/value/text")?.as_str()
+    pub(super) fn partition(&self) -> Option<String> {
+        let claims: Partitioned = serde_json::from_str(self.claims.as_ref()?.get()).ok()?;
+        Some(claims.partition.value.text)
     }
 
     /// What the decision was made on; none where it ended before there were claims.
     pub(super) fn told(&self, at: Timestamp) -> Option<Told> {
         let name = self.method.as_deref()?;
         let method = *methods::ALL.iter().find(|method| method.name == name)?;
-        let claims = ClaimValues::from_json(method, self.claims.as_ref()?).ok()?;
-        let facts = self.facts.as_ref().and_then(|json| FactValues::from_json(method, json).ok());
+        let claims = ClaimValues::from_json_text(method, self.claims.as_ref()?.get()).ok()?;
+        let facts = self.facts.as_ref();
+        let facts = facts.and_then(|json| FactValues::from_json_text(method, json.get()).ok());
         Some(Told { method, claims, facts, epoch: self.epoch.unwrap_or(at) })
     }
 }
