@@ -116,7 +116,7 @@ fn could_this_account_join() {
     let (code, answer) = access(&["--account", "999999999999"]);
     assert_eq!((code, &answer["refused"]), (1, &json!([])));
     let said = text(&["policy", "access", SET, "--account", "999999999999"]);
-    assert!(said.contains("no rule is for them"), "{said}");
+    assert!(said.contains("nobody who was asked about can join"), "{said}");
 }
 
 // "Where is the proof weakened?"

@@ -402,7 +402,12 @@ fn policies_that_come_and_go() {
     assert_eq!((&gained["policy"], &gained["old"]), (&json!("shop"), &Value::Null));
     assert_eq!(only(&answer, "no_longer_admitted", "policy")["policy"], "web");
     let unnamed = only(&answer, "changed", "unnamed");
-    assert!(unnamed["message"].as_str().unwrap().contains("now join by `shop`"));
+    assert!(
+        unnamed["message"]
+            .as_str()
+            .unwrap()
+            .contains("now join by `shop`; before they join by `web`")
+    );
 }
 
 #[test]
@@ -475,4 +480,99 @@ fn every_format_tells_every_change() {
             assert!(text.contains(word), "{format} does not say {word}: {text}");
         }
     }
+}
+
+// What a pull request brings with it does not stand in for what it is compared with.
+#[test]
+fn a_directory_named_like_a_revision_is_not_taken_for_one() {
+    let change = Change::of(&[], &[]);
+    let trap = change.path("main:policies");
+    fs::create_dir(&trap).unwrap();
+    for entry in fs::read_dir(change.path("new")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), trap.join(entry.file_name())).unwrap();
+    }
+    let arguments = ["policy", "diff", "main:policies", "new", "--output", "json"];
+    let (code, answer) = change.run(&arguments);
+    assert_eq!((code, &answer["error"]["code"]), (2, &json!("FILE_UNREADABLE")), "{answer}");
+    assert_eq!(change.run(&["policy", "diff", "./main:policies", "new", "--output", "json"]).0, 0);
+}
+
+// Each prohibition that was dropped is told, however many others stay.
+#[test]
+fn no_change_hides_behind_another() {
+    let kept: Vec<String> = (0..8)
+        .map(|n| format!("    - {{tags: {{T{n}: present}}, security_groups: [sg-0000000{n}]}}\n"))
+        .collect();
+    let kept = kept.concat();
+    let head = "apiVersion: muster/v1\nkind: JoinPolicy\nmetadata: {name: many, owner: o}\nspec:\n  \
+                method: ec2\n  roles: [node]\n  ec2: {look_up: own}\n  allow:\n    \
+                - {accounts: [production], regions: [us-east-1], instance_types: m7g.*}\n  deny:\n";
+    let dropped = "    - {name: image, images: [ami-0ddddddddddddddd1]}\n    \
+                   - {name: profile, instance_profile: old-*}\n    \
+                   - {name: quarantine, tags: {Q: present}}\n";
+    let before = format!("{head}{kept}{dropped}").leak();
+    let after = format!("{head}{kept}")
+        .replace("[us-east-1]", "[us-east-1, us-west-2]")
+        .replace("m7g.*", "[m7g.*, c7g.*]")
+        .leak();
+    let bare = ("guardrails.yaml", "", "");
+    let change = Change::of(&[bare, ("many.yaml", "", before)], &[("many.yaml", "", after)]);
+    let (_, answer) = change.diff(&[]);
+    let changes = answer["changes"].as_array().unwrap();
+    let by = |rule: &str| changes.iter().filter(|one| one["old"]["rule"] == rule).count();
+    assert_eq!((by("image"), by("profile"), by("quarantine")), (1, 1, 1), "{answer:#}");
+    // Two fields of one rule are two changes.
+    assert_eq!(by("allow[0]"), 2, "{answer:#}");
+    for one in changes {
+        assert_eq!(change.explained("new", &one["witness"]).0, 0);
+        assert_eq!(change.explained("old", &one["witness"]).0, 1);
+    }
+}
+
+// What is too large to be compared is said, by name, and hides nothing of the others.
+#[test]
+fn what_is_too_large_is_named() {
+    let rules: Vec<String> = (0..16)
+        .map(|n| {
+            format!("    - {{accounts: [production], regions: any, security_groups: [sg-000000{n:02}]}}\n")
+        })
+        .collect();
+    let rules = rules.concat();
+    let head = "apiVersion: muster/v1\nkind: JoinPolicy\nmetadata: {name: large, owner: o}\nspec:\n  \
+                method: ec2\n  roles: [node]\n  ec2: {look_up: own}\n  allow:\n";
+    let before = format!("{head}{rules}").leak();
+    let after = format!("{head}{rules}").replace("regions: any", "regions: [us-east-1]").leak();
+    let bare = ("guardrails.yaml", "", "");
+    let large = ("large.yaml", "", &*before);
+    let same = Change::of(&[bare, large], &[("web.yaml", "# For a team", "# For the team")]);
+    assert_eq!(same.diff(&["--fail-on-new-access"]).1["same_meaning"], true);
+    let change = Change::of(
+        &[bare, large],
+        &[
+            ("large.yaml", "", after),
+            ("web.yaml", "instance_profile: web-*", "instance_profile: we*"),
+        ],
+    );
+    let (code, answer) = change.diff(&["--fail-on-new-access"]);
+    assert_eq!((code, &answer["incomplete"]), (1, &json!(["large"])));
+    assert!(answer["changes"].as_array().unwrap().iter().any(|one| one["policy"] == "web"));
+    let arguments = ["policy", "diff", "old", "new", "--format"];
+    for format in ["text", "sarif", "junit", "github", "markdown"] {
+        let (_, said, _) = change.run_as_it_is(&[&arguments[..], &[format]].concat());
+        assert!(said.contains("INCOMPLETE") && said.contains("large"), "{format}: {said}");
+    }
+}
+
+#[test]
+fn the_text_of_others_makes_no_line_of_its_own() {
+    let change =
+        Change::of(&[], &[("web.yaml", "instance_profile: web-*", "instance_profile: we*")]);
+    let hostile = "zz\nno change in meaning\n\u{1b}[8m.yaml";
+    fs::rename(change.path("new").join("web.yaml"), change.path("new").join(hostile)).unwrap();
+    let (_, said, _) = change.run_as_it_is(&["policy", "diff", "old", "new"]);
+    assert!(said.contains("newly admitted") && !said.contains('\u{1b}'), "{said}");
+    assert!(!said.lines().any(|line| line == "no change in meaning"), "{said}");
+    let (_, said, _) = change.run_as_it_is(&["policy", "access", "new", "--policy", "web"]);
+    assert!(!said.contains('\u{1b}') && !said.lines().any(|line| line == "no change in meaning"));
 }

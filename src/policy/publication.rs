@@ -44,7 +44,11 @@ impl TokenPublication {
     /// Whether another publication says the same, wherever it stands.
     pub(super) fn says_the_same(&self, other: &Self) -> bool {
         let (place, policy_place) = (self.place.clone(), self.policy_place.clone());
-        *self == Self { place, policy_place, ..other.clone() }
+        let tokens = TokenTerms { cidrs: self.tokens.cidrs.clone(), ..other.tokens.clone() };
+        let targets = self.targets.clone();
+        *self == Self { place, policy_place, targets, tokens, ..other.clone() }
+            && have_the_same(&self.targets, &other.targets)
+            && have_the_same(&self.tokens.cidrs, &other.tokens.cidrs)
     }
 
     /// The name: `metadata.name`.
@@ -76,4 +80,11 @@ impl TokenPublication {
     pub fn tokens(&self) -> &TokenTerms {
         &self.tokens
     }
+}
+
+/// Whether two lists have the same members, in whatever order.
+fn have_the_same<T: PartialEq>(left: &[T], right: &[T]) -> bool {
+    left.len() == right.len()
+        && left.iter().all(|one| right.contains(one))
+        && right.iter().all(|one| left.contains(one))
 }

@@ -18,7 +18,12 @@ pub(super) fn expected(test: &Test) -> String {
         }
         Test::Partition(partition) => partition.to_string(),
         Test::OneOf(allowed) => one_of(allowed.iter().cloned()),
-        Test::Globs(globs) => one_of(globs.iter().map(ToString::to_string)),
+        Test::Globs(globs) => {
+            // The wide ones first: what is not shown must not be what admits most.
+            let mut globs: Vec<String> = globs.iter().map(ToString::to_string).collect();
+            globs.sort_by_key(|glob| !glob.contains('*'));
+            one_of(globs.into_iter())
+        }
         Test::Tags(tests) => {
             let tests: Vec<String> = tests
                 .iter()

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::history::{History, Key, Usage};
 use super::records::Source;
+use super::report::visible;
 use super::since::Since;
 use super::witness::WitnessDocument;
 use super::{vocabulary, whole};
@@ -49,7 +50,7 @@ pub(super) struct Access {
     /// Adds the regions of a directory of `<region>.pem` certificates.
     #[arg(long, value_name = "DIR")]
     certificates_dir: Vec<PathBuf>,
-    /// Exported audit records, JSON lines: who used it.
+    /// Exported audit records, JSON lines: who used it; `-` is stdin.
     #[arg(long, value_name = "FILE", conflicts_with = "data_dir")]
     audit: Option<PathBuf>,
     /// A server's data directory: who used it, and since when it is so.
@@ -184,19 +185,28 @@ impl Access {
             let since = Since::read(directory, &vocabulary, query, at)?;
             answer.for_each(|key, entry| entry.since = since.of(key));
         }
-        if answer.access.is_empty() {
+        if found.rows.is_empty() {
             answer.refused = refusals(set, query, ground);
         }
         let somebody_can = !answer.access.is_empty();
         if let Some(span) = self.unused {
             answer.keep(|entry| entry.is_unused_since(at.minus(span)));
         }
-        printer.result(&answer, || words(&answer));
+        printer.result(&answer, || words(&answer, self.nobody(&found)));
         let is_yes = match self.unused {
             Some(_) => answer.access.is_empty(),
             None => somebody_can,
         };
         Ok(if is_yes && answer.complete { Exit::Yes } else { Exit::No })
+    }
+
+    /// What it means that nothing is listed.
+    fn nobody(&self, found: &policy::Accesses<'_>) -> &'static str {
+        match (found.rows.is_empty(), self.unused) {
+            (true, _) => "nobody who was asked about can join",
+            (false, Some(_)) => "all that was asked about was used",
+            (false, None) => "none of the policies that were asked about is weak",
+        }
     }
 
     fn wants(&self, row: &Row<'_>) -> bool {
@@ -324,7 +334,7 @@ fn refusals(set: &PolicySet, query: AccessQuery<'_>, ground: Ground<'_>) -> Vec<
         .collect()
 }
 
-fn words(answer: &Answer<'_>) -> String {
+fn words(answer: &Answer<'_>, nobody: &str) -> String {
     let mut lines = Vec::new();
     for group in &answer.access {
         lines.extend(group_lines(group));
@@ -342,25 +352,27 @@ fn words(answer: &Answer<'_>) -> String {
         .filter(|(_, account)| account.is_some())
         .collect();
     let policies: BTreeSet<_> = answer.access.iter().map(|group| group.policy).collect();
-    lines.push(match (answer.access.is_empty(), answer.refused.is_empty()) {
-        (true, true) => {
-            format!("nobody who was asked about can join: no rule is for them, at {}", answer.at)
-        }
-        (true, false) => format!("nobody who was asked about can join at {}", answer.at),
-        (false, _) => format!(
+    lines.push(if answer.access.is_empty() {
+        format!("{nobody} at {}", answer.at)
+    } else {
+        format!(
             "{} by {} at {}, set {}",
             counted(accounts.len(), "account", "accounts"),
             counted(policies.len(), "policy", "policies"),
             answer.at,
             answer.hash
-        ),
+        )
     });
+    if let Some(since) = answer.records_since {
+        lines.push(format!("what the records say begins at {since}"));
+    }
     if !answer.complete {
         lines.push(
             "INCOMPLETE: the rules are too many to look at all; there may be more".to_owned(),
         );
     }
-    lines.join("\n")
+    // Names of files and rules are others' text, and must not make lines of their own.
+    lines.iter().map(|line| visible(line)).collect::<Vec<_>>().join("\n")
 }
 
 fn group_lines(group: &Group<'_>) -> Vec<String> {

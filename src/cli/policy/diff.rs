@@ -40,7 +40,8 @@ pub(super) struct Diff {
     /// Says no if somebody is newly admitted, or on weaker terms.
     #[arg(long)]
     fail_on_new_access: bool,
-    /// Exported audit records, JSON lines: what the change would mean for the nodes in them.
+    /// Exported audit records, JSON lines: what the change would mean for the nodes in them; `-` is
+    /// stdin.
     #[arg(long, value_name = "AUDIT")]
     impact: Option<PathBuf>,
     /// From this time on, instead of from now on.
@@ -54,6 +55,9 @@ pub(super) struct Diff {
     format: Option<Format>,
 }
 
+/// The code of policies that were not compared as a whole.
+const INCOMPLETE: &str = "INCOMPLETE";
+
 /// What `diff` prints.
 #[derive(Debug, Serialize)]
 struct Answer {
@@ -63,6 +67,8 @@ struct Answer {
     same_meaning: bool,
     changes: Vec<ChangeDocument>,
     complete: bool,
+    /// The policies that are too large to be compared as a whole.
+    incomplete: Vec<PolicyName>,
     impact: Option<Impact>,
 }
 
@@ -128,7 +134,8 @@ impl Diff {
             at,
             same_meaning: found.is_same(),
             changes: found.changes.iter().map(ChangeDocument::from).collect(),
-            complete: found.is_complete,
+            complete: found.incomplete.is_empty(),
+            incomplete: found.incomplete.clone(),
             impact,
         };
         let directories = (old_origin.directory(), new_origin.directory());
@@ -161,7 +168,7 @@ impl Diff {
             let also = was.clone().filter(|_| is.is_some()).map(|was| (was, "before".to_owned()));
             Entry {
                 code: code(change.kind).to_owned(),
-                level: level(change.kind),
+                level: level(change),
                 message: sentence(document),
                 help: document.witness.as_ref().map(Shown::in_words).unwrap_or_default(),
                 place: is.or(was),
@@ -170,14 +177,34 @@ impl Diff {
                 properties: as_properties(document),
             }
         });
+        let incomplete = found.incomplete.iter().map(|policy| Entry {
+            code: INCOMPLETE.to_owned(),
+            level: Level::Error,
+            message: format!(
+                "`{policy}` is too large to be compared; there may be more changes in it"
+            ),
+            help: "fewer rules, or a reviewer who reads it whole".to_owned(),
+            place: None,
+            also: Vec::new(),
+            suppressed: None,
+            properties: Map::new(),
+        });
+        let mut kinds: Vec<Kind> = kinds.into_iter().map(kind).collect();
+        if !found.incomplete.is_empty() {
+            kinds.push(Kind {
+                code: INCOMPLETE.to_owned(),
+                meaning: "A policy that could not be compared as a whole.".to_owned(),
+                page: "docs/review.md".to_owned(),
+            });
+        }
         Report {
             command: "policy diff",
             asked: format!("{} {}", self.old, self.new),
             summary: summary(answer),
             strict: self.fail_on_new_access,
             properties,
-            entries: entries.collect(),
-            kinds: kinds.into_iter().map(kind).collect(),
+            entries: entries.chain(incomplete).collect(),
+            kinds,
         }
     }
 }
@@ -190,11 +217,8 @@ fn as_properties(document: &ChangeDocument) -> Map<String, serde_json::Value> {
 }
 
 /// What may let somebody in is for somebody to look at.
-const fn level(kind: ChangeKind) -> Level {
-    match kind {
-        ChangeKind::NewlyAdmitted | ChangeKind::Weaker | ChangeKind::Changed => Level::Warning,
-        ChangeKind::Stronger | ChangeKind::NoLongerAdmitted => Level::Note,
-    }
+fn level(change: &Change) -> Level {
+    if change.opens_access() { Level::Warning } else { Level::Note }
 }
 
 const fn code(kind: ChangeKind) -> &'static str {

@@ -1,4 +1,4 @@
-//! What the audit log says of access: since when, last used by whom, what was granted by hand.
+//! What the audit log says of access: last used by whom, and what was granted by hand.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::records::{Detail, Record, Source};
 use crate::cli::{Failure, Printer};
-use crate::domain::{PolicyHash, Timestamp};
+use crate::domain::Timestamp;
 
 /// Policy, partition and account; no account for methods that know none.
 pub(super) type Key = (String, Option<(String, String)>);
@@ -14,8 +14,6 @@ pub(super) type Key = (String, Option<(String, String)>);
 /// What the records told.
 #[derive(Debug, Default)]
 pub(super) struct History {
-    /// When each set came into force, in order.
-    pub(super) loads: Vec<(Timestamp, PolicyHash)>,
     used: HashMap<Key, Timestamp>,
     nodes: HashMap<String, Node>,
     live: HashMap<Key, usize>,
@@ -24,8 +22,9 @@ pub(super) struct History {
     pub(super) begins: Option<Timestamp>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Node {
+    time: Timestamp,
     key: Key,
     not_after: Timestamp,
 }
@@ -59,7 +58,6 @@ impl History {
                 history.take(&record);
             }
         })?;
-        history.loads.sort();
         for node in history.nodes.values().filter(|node| node.not_after > at) {
             *history.live.entry(node.key.clone()).or_default() += 1;
         }
@@ -69,9 +67,6 @@ impl History {
     fn take(&mut self, record: &Record) {
         self.begins = Some(self.begins.map_or(record.time, |begins| begins.min(record.time)));
         match record.kind.as_str() {
-            "server-start" | "policy-set" => {
-                self.loads.extend(record.policy_hash.clone().map(|hash| (record.time, hash)));
-            }
             "forget" => drop(record.node_id.as_ref().and_then(|id| self.nodes.remove(id))),
             "allow-rejoin" => self.granted(record),
             "join" | "renew" if record.is_admission() => self.admitted(record),
@@ -85,7 +80,12 @@ impl History {
         let used = self.used.entry(key.clone()).or_insert(record.time);
         *used = record.time.max(*used);
         if let (Some(node_id), Some(not_after)) = (&record.node_id, detail.not_after) {
-            self.nodes.insert(node_id.clone(), Node { key, not_after });
+            let node = Node { key, not_after, time: record.time };
+            // Chains are read one after the other, and each has its own order alone.
+            let last = self.nodes.entry(node_id.clone()).or_insert_with(|| node.clone());
+            if last.time <= node.time {
+                *last = node;
+            }
         }
     }
 

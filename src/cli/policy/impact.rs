@@ -88,7 +88,11 @@ pub(super) fn read(
                 impact.admission(&record, detail.as_ref(), old, new);
                 let not_after = detail.and_then(|detail| detail.not_after);
                 if let (Some(id), Some(not_after)) = (record.node_id.clone(), not_after) {
-                    live.insert(id, Live { record, not_after });
+                    // Chains are read one after the other, and each has its own order alone.
+                    let is_older = live.get(&id).is_some_and(|last| last.record.time > record.time);
+                    if !is_older {
+                        live.insert(id, Live { record, not_after });
+                    }
                 }
             }
             ("join" | "renew", audit::Outcome::Refused) => impact.refusal(&record, old, new),
@@ -144,7 +148,8 @@ impl Impact {
 
     fn renewal(&mut self, id: &str, node: &Live, old: &PolicySet, new: &PolicySet, at: Timestamp) {
         let record = &node.record;
-        let Some(told) = self.told(record, record.detail().as_ref()) else { return };
+        let told = record.detail().and_then(|detail| detail.told(record.time));
+        let Some(told) = told else { return };
         let by = |set| outcome(set, &node.record, &told, true, at);
         if by(old) != Outcome::Refused && by(new) == Outcome::Refused {
             let lost = &mut self.loses_renewal;

@@ -31,10 +31,12 @@ pub(super) enum Origin {
 }
 
 impl Origin {
-    /// What was given: a directory if there is one of that name, and else what has a colon.
+    /// What was given. What has a colon is a revision, whatever is there: a change that is looked at
+    /// could bring a directory of that name with it, and be compared with itself. A directory with a
+    /// colon is written from `/` or `.` on.
     pub(super) fn of(text: &str) -> Self {
         match text.split_once(':') {
-            Some((revision, _)) if !revision.is_empty() && !Path::new(text).exists() => {
+            Some((revision, _)) if !revision.is_empty() && !text.starts_with(['/', '.']) => {
                 Self::Revision(text.to_owned())
             }
             _ => Self::Directory(text.into()),
@@ -178,16 +180,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_revision_has_a_colon_and_is_no_directory() {
+    fn a_revision_has_a_colon_whatever_is_there() {
         let revision = |text: &str| Origin::Revision(text.to_owned());
         assert_eq!(Origin::of("HEAD~1:policies"), revision("HEAD~1:policies"));
         assert_eq!(Origin::of("origin/main:a/b").directory(), Path::new("a/b"));
         assert_eq!(Origin::of("policies"), Origin::Directory("policies".into()));
         assert_eq!(Origin::of(":policies"), Origin::Directory(":policies".into()));
-        let directory = tempfile::tempdir().unwrap();
-        let odd = directory.path().join("a:b");
-        std::fs::create_dir(&odd).unwrap();
-        assert_eq!(Origin::of(odd.to_str().unwrap()), Origin::Directory(odd));
+        for odd in ["/a:b", "./a:b", "../a:b"] {
+            assert_eq!(Origin::of(odd), Origin::Directory(odd.into()));
+        }
     }
 
     #[test]

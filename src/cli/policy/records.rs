@@ -10,8 +10,9 @@ use tokio::sync::mpsc;
 
 use crate::audit::{self, Class, Outcome, Query};
 use crate::cli::local::open_store;
+use crate::cli::policy::report::visible;
 use crate::cli::{Failure, Printer, runtime};
-use crate::domain::{Code, PolicyHash, Timestamp};
+use crate::domain::{Code, Timestamp};
 use crate::methods::{self, ClaimValues, Declaration, FactValues};
 
 /// The longest line that is read.
@@ -36,7 +37,6 @@ pub(super) struct Record {
     pub(super) kind: String,
     pub(super) outcome: Outcome,
     pub(super) policy: Option<String>,
-    pub(super) policy_hash: Option<PolicyHash>,
     pub(super) account_id: Option<String>,
     pub(super) node_id: Option<String>,
     pub(super) correlation_id: Option<String>,
@@ -135,7 +135,11 @@ impl Source {
 
 fn parse(line: &[u8], path: &Path, number: u64) -> Result<Record, Failure> {
     serde_json::from_slice(line).map_err(|error| {
-        let message = format!("`{}`, line {number}: no audit record: {error}", path.display());
+        let message = format!(
+            "`{}`, line {number}: no audit record: {}",
+            path.display(),
+            visible(&error.to_string())
+        );
         let mut failure = Failure::new(Code::ClaimsInvalid, message);
         failure.hint = Some("export records with `muster audit ls --output json`".to_owned());
         failure
@@ -149,7 +153,12 @@ fn read_file(
     let unreadable = |error: std::io::Error| {
         Failure::new(Code::FileUnreadable, format!("`{}`: {error}", path.display()))
     };
-    let mut file = BufReader::with_capacity(1 << 20, File::open(path).map_err(unreadable)?);
+    let file: Box<dyn Read> = if path == Path::new("-") {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(File::open(path).map_err(unreadable)?)
+    };
+    let mut file = BufReader::with_capacity(1 << 20, file);
     let (mut line, mut number) = (Vec::new(), 0);
     loop {
         line.clear();

@@ -227,7 +227,7 @@ fn denied(
     spaces.iter().find_map(|space| {
         let searcher = Searcher::new(space);
         let mut admits = |class, deny| {
-            let start = Start { rule: None, class, deny };
+            let start = Start { class, deny, ..Start::default() };
             searcher.first(Question::Beyond, start, budget)
         };
         let classes = space.account_classes(ground.population).into_iter();

@@ -2,25 +2,23 @@
 //! meaning, whatever the texts look like.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
 
+use super::super::compare::{self as rules, covers};
 use super::super::finding::Place;
 use super::super::join_policy::JoinPolicy;
 use super::super::reason::reason;
 use super::super::rule::Rule;
 use super::super::set::{PolicySet, Vocabulary};
 use super::population::Population;
-use super::search::{Budget, Question, Searcher, Start};
+use super::search::{Budget, Cause, Question, Searcher, Start};
 use super::space::{Ground, Horizon, Rules, Space, spaces};
 use super::terms;
 use super::witness::Witness;
 use super::{floors, unnamed};
 use crate::domain::{AccountId, Partition, PolicyName, Timestamp};
 
-/// How much is looked at for all policies together.
-const STEPS: u32 = 20_000_000;
-/// How many ways of getting in are looked at for one rule and one kind of account.
-const WAYS: usize = 64;
+/// How much is looked at for one policy: one that takes more hides none of the others.
+const STEPS: u32 = 5_000_000;
 
 /// Which way a change goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,6 +69,17 @@ pub struct Change {
     pub witness: Option<Proof>,
 }
 
+impl Change {
+    /// Whether somebody may get in by it, or get more. Whoever names no policy may name one.
+    pub fn opens_access(&self) -> bool {
+        match self.kind {
+            ChangeKind::NewlyAdmitted | ChangeKind::Weaker => true,
+            ChangeKind::Changed => self.what != unnamed::WHAT,
+            ChangeKind::Stronger | ChangeKind::NoLongerAdmitted => false,
+        }
+    }
+}
+
 /// What shows that a change is one.
 #[derive(Debug, Clone)]
 pub enum Proof {
@@ -104,25 +113,19 @@ impl Spot {
 pub struct Comparison {
     /// What newly admits first.
     pub changes: Vec<Change>,
-    /// Whether all was looked at. If not, there may be more.
-    pub is_complete: bool,
+    /// The policies that could not be compared as a whole: there may be more changes in them.
+    pub incomplete: Vec<PolicyName>,
 }
 
 impl Comparison {
     /// Whether the two sets surely mean the same.
     pub fn is_same(&self) -> bool {
-        self.changes.is_empty() && self.is_complete
+        self.changes.is_empty() && self.incomplete.is_empty()
     }
 
     /// Whether somebody may get in, or get more, who did not: also if that is not known.
     pub fn may_open_access(&self) -> bool {
-        let opens = |change: &Change| match change.kind {
-            ChangeKind::NewlyAdmitted | ChangeKind::Weaker => true,
-            // Whoever names no policy may name one.
-            ChangeKind::Changed => change.what != unnamed::WHAT,
-            ChangeKind::Stronger | ChangeKind::NoLongerAdmitted => false,
-        };
-        !self.is_complete || self.changes.iter().any(opens)
+        !self.incomplete.is_empty() || self.changes.iter().any(Change::opens_access)
     }
 }
 
@@ -142,9 +145,11 @@ pub fn compare(
     };
     let mut difference =
         Difference { ground, budget: Budget::new(STEPS), changes: Vec::new(), is_complete: true };
+    let mut incomplete = Vec::new();
     let names: BTreeSet<&PolicyName> =
         old.policies().chain(new.policies()).map(JoinPolicy::name).collect();
     for name in names {
+        (difference.budget, difference.is_complete) = (Budget::new(STEPS), true);
         let of = |set: &'_ PolicySet| set.policy(name.as_str()).map(JoinPolicy::method);
         let (before, after) = (old.policy(name.as_str()), new.policy(name.as_str()));
         if of(old) == of(new) {
@@ -154,13 +159,15 @@ pub fn compare(
             difference.policies(before, None);
             difference.policies(None, after);
         }
+        if difference.budget.is_spent() || !difference.is_complete {
+            incomplete.push(name.clone());
+        }
     }
     difference.changes.extend(unnamed::changes(old, new));
     difference.changes.extend(floors::changes(old, new, vocabulary, at));
     difference.changes.extend(terms::publications(old, new));
     difference.changes.sort_by_key(|change| change.kind);
-    let is_complete = difference.is_complete && !difference.budget.is_spent();
-    Comparison { changes: difference.changes, is_complete }
+    Comparison { changes: difference.changes, incomplete }
 }
 
 struct Difference<'g> {
@@ -205,16 +212,22 @@ impl Difference<'_> {
     /// What `left` admits and `right` does not, by rule and by what keeps it out of `right`.
     fn admissions(&mut self, kind: ChangeKind, left: &JoinPolicy, right: Option<&JoinPolicy>) {
         let right_rules = right.map(Rules::of).unwrap_or_default();
+        let left_rules = unlike(Rules::of(left), &right_rules);
+        if left_rules.allow.is_empty() {
+            return;
+        }
         let mut changes: BTreeMap<(Spot, Option<Spot>), Change> = BTreeMap::new();
-        for space in self.spaces(&Rules::of(left), &right_rules, left) {
+        for space in self.spaces(&left_rules, &right_rules, left) {
             self.is_complete &= space.is_complete;
             let searcher = Searcher::new(&space);
             let any = searcher.first(Question::Beyond, Start::default(), &mut self.budget);
             if any.is_none() {
                 continue;
             }
+            let classes = space.account_classes(self.ground.population);
             for rule in searcher.left_rules() {
-                for (class, accounts) in space.account_classes(self.ground.population) {
+                for (class, accounts) in &classes {
+                    let class = *class;
                     let start = Start { rule: Some(rule), class, ..Start::default() };
                     for (key, change) in self.ways(kind, left, right, &searcher, &space, start) {
                         let change = changes.entry(key).or_insert(change);
@@ -246,10 +259,19 @@ impl Difference<'_> {
         let mut ways = BTreeMap::new();
         let Some(rule) = start.rule.and_then(|rule| space.rule(rule)) else { return ways };
         let is_looked_at = left.reads_facts() || right.is_some_and(JoinPolicy::reads_facts);
-        let mut seen = 0;
         let ground = self.ground;
-        searcher.search(Question::Beyond, start, &mut self.budget, &mut |path| {
-            let witness = Witness::of(space, path, left, is_looked_at, ground);
+        for cause in causes(searcher, space, &rule.name, right.is_some()) {
+            let mut first = |cause| {
+                let start = Start { cause, ..start };
+                searcher.first(Question::Beyond, start, &mut self.budget)
+            };
+            let path = match (first(cause), cause) {
+                // Some prohibitions never refuse alone.
+                (None, Cause::Deny { rule, .. }) => first(Cause::Deny { rule, alone: false }),
+                (path, _) => path,
+            };
+            let Some(path) = path else { continue };
+            let witness = Witness::of(space, &path, left, is_looked_at, ground);
             let why_not = right.map(|right| reason(right, &witness.case()));
             let by = Spot::of(rule);
             let not_by = why_not
@@ -259,9 +281,7 @@ impl Difference<'_> {
                 let why_not = why_not.map(|why| why.message);
                 change(kind, left, rule, why_not, by, not_by, witness, ground.at)
             });
-            seen += 1;
-            if seen < WAYS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        });
+        }
         ways
     }
 
@@ -280,6 +300,41 @@ impl Difference<'_> {
         }
         None
     }
+}
+
+/// The permissions of the left that may admit more than the right does: all but those that the right
+/// has too, where it also has no other prohibitions. The rest need not be looked at.
+fn unlike<'p>(left: Rules<'p>, right: &Rules<'p>) -> Rules<'p> {
+    let mut budget = rules::Budget::default();
+    let mut is_in = |rule: &Rule, others: &[&Rule]| {
+        others
+            .iter()
+            .any(|other| covers(other, rule, &mut budget) && covers(rule, other, &mut budget))
+    };
+    if !right.deny.iter().all(|rule| is_in(rule, &left.deny)) {
+        return left;
+    }
+    let Rules { allow, deny } = left;
+    let allow = allow.into_iter().filter(|rule| !is_in(rule, &right.allow)).collect();
+    Rules { allow, deny }
+}
+
+/// For what the right may refuse nodes that one rule of the left admits: each is a change to be told.
+/// One thing that the rule of the same name asks comes first, for it is what most changes are.
+fn causes(
+    searcher: &Searcher<'_, '_>,
+    space: &Space<'_>,
+    name: &str,
+    has_right: bool,
+) -> Vec<Cause> {
+    if !has_right {
+        return vec![Cause::Any];
+    }
+    let but_for = searcher
+        .right_rules(name)
+        .flat_map(|rule| (0..space.axes.len()).map(move |axis| Cause::ButFor { rule, axis }));
+    let denied = searcher.right_denials().map(|rule| Cause::Deny { rule, alone: true });
+    but_for.chain(denied).chain([Cause::NoPermission]).collect()
 }
 
 #[expect(clippy::too_many_arguments, reason = "the parts of one sentence, said once")]

@@ -1,6 +1,8 @@
 //! Guardrails: what authors of policies may write. A change of them admits nobody by itself; it is
 //! shown by a policy file that one of the two sets takes and the other does not.
 
+use std::collections::BTreeSet;
+
 use super::super::guardrails::Guardrails;
 use super::super::set::{PolicyFile, PolicySet, Vocabulary, load};
 use super::diff::{Change, ChangeKind, Proof, Spot};
@@ -10,6 +12,8 @@ use crate::methods::{Kind, Presence};
 const WHAT: &str = "guardrails";
 /// A life that every guardrail lets pass which can be written at all.
 const SHORT: Lifetime = Lifetime::from_minutes(1);
+/// How many changes are shown by a file: each takes loading both sets.
+const MAX_SHOWN: usize = 16;
 /// The longest life that a policy may give.
 const LONGEST: Lifetime = Lifetime::from_days(7);
 
@@ -20,14 +24,16 @@ pub(super) fn changes(
     vocabulary: &Vocabulary,
     at: Timestamp,
 ) -> Vec<Change> {
-    let looser = loosened(&old.guardrails, &new.guardrails).into_iter();
-    let stricter = loosened(&new.guardrails, &old.guardrails).into_iter();
-    let looser = looser.map(|one| {
-        let file = shown(&one, new, old, vocabulary, at);
+    let looser = loosened(&old.guardrails, &new.guardrails).into_iter().enumerate();
+    let stricter = loosened(&new.guardrails, &old.guardrails).into_iter().enumerate();
+    let looser = looser.map(|(index, one)| {
+        let is_shown = index < MAX_SHOWN;
+        let file = is_shown.then(|| shown(&one, new, old, vocabulary, at)).flatten();
         change(ChangeKind::Weaker, one.message("no longer"), old, new, file)
     });
-    let stricter = stricter.map(|one| {
-        let file = shown(&one, old, new, vocabulary, at);
+    let stricter = stricter.map(|(index, one)| {
+        let is_shown = index < MAX_SHOWN;
+        let file = is_shown.then(|| shown(&one, old, new, vocabulary, at)).flatten();
         change(ChangeKind::Stronger, one.message("now"), old, new, file)
     });
     looser.chain(stricter).collect()
@@ -93,7 +99,9 @@ impl Looser {
 /// In what `loose` let more pass than `strict`.
 fn loosened(strict: &Guardrails, loose: &Guardrails) -> Vec<Looser> {
     let mut found = Vec::new();
-    if strict.fresh_proof_is_required && !loose.fresh_proof_is_required {
+    // A look is made after a proof alone, so to require it is to require both.
+    let requires_proof = |one: &Guardrails| one.fresh_proof_is_required || one.look_up_is_required;
+    if requires_proof(strict) && !requires_proof(loose) {
         found.push(Looser::NoProof);
     }
     if strict.look_up_is_required && !loose.look_up_is_required {
@@ -109,8 +117,10 @@ fn loosened(strict: &Guardrails, loose: &Guardrails) -> Vec<Looser> {
     match (&strict.dns_suffixes, &loose.dns_suffixes) {
         (Some(_), None) => found.push(Looser::AnyDomain),
         (Some(strict), Some(loose)) => {
+            let strict: BTreeSet<&str> = strict.iter().map(String::as_str).collect();
             let is_below = |suffix: &&String| {
-                strict.iter().any(|one| *suffix == one || suffix.ends_with(&format!(".{one}")))
+                let parents = suffix.match_indices('.').filter_map(|(at, _)| suffix.get(at + 1..));
+                parents.chain([suffix.as_str()]).any(|domain| strict.contains(domain))
             };
             found.extend(
                 loose.iter().filter(|suffix| !is_below(suffix)).cloned().map(Looser::Domain),

@@ -61,7 +61,7 @@ pub(super) fn of(
             found.texts.into_iter().map(text).collect()
         }
         Kind::Tags => {
-            let (tags, are_all) = tags(tests);
+            let (tags, are_all) = tags(tests, budget);
             is_complete = are_all;
             tags.into_iter().map(|tags| Sample::Value(Value::Tags(tags))).collect()
         }
@@ -76,7 +76,7 @@ pub(super) fn of(
         Kind::MetadataOptions => metadata_options(tests).into_iter().map(Sample::Value).collect(),
     };
     if field.is_list {
-        let (lists, are_all) = lists(&samples, tests);
+        let (lists, are_all) = lists(&samples, tests, budget);
         is_complete &= are_all;
         samples = lists;
     }
@@ -187,7 +187,7 @@ fn metadata_options(tests: &[&Test]) -> Vec<Value> {
 
 /// For each tag every value that is named, one that is not, and none; and of all combinations one for
 /// every way that they fare.
-fn tags(tests: &[&Test]) -> (Vec<BTreeMap<String, String>>, bool) {
+fn tags(tests: &[&Test], budget: &mut Budget) -> (Vec<BTreeMap<String, String>>, bool) {
     let tests: Vec<&Vec<(String, TagTest)>> = tests
         .iter()
         .filter_map(|test| if let Test::Tags(tags) = test { Some(tags) } else { None })
@@ -205,6 +205,9 @@ fn tags(tests: &[&Test]) -> (Vec<BTreeMap<String, String>>, bool) {
         let mut next = BTreeMap::new();
         for value in tag_values(asked.iter().flatten().copied()) {
             for (way, tags) in &ways {
+                if !budget.pay(1 + tests.len() + tags.len()) {
+                    return (ways.into_values().collect(), false);
+                }
                 let passes =
                     asked.iter().map(|tests| tests.iter().all(|test| test.holds(value.as_deref())));
                 let way: Vec<bool> =
@@ -237,12 +240,15 @@ fn tag_values<'t>(tests: impl Iterator<Item = &'t TagTest>) -> Vec<Option<String
 }
 
 /// A list fares as all its members do together, so one list for every union of what members do.
-fn lists(members: &[Sample], tests: &[&Test]) -> (Vec<Sample>, bool) {
+fn lists(members: &[Sample], tests: &[&Test], budget: &mut Budget) -> (Vec<Sample>, bool) {
     let mut ways: BTreeMap<Vec<bool>, Vec<String>> =
         BTreeMap::from([(vec![false; tests.len()], Vec::new())]);
     for member in members {
         let Sample::Value(Value::Text(member)) = member else { continue };
         let way: Vec<bool> = tests.iter().map(|test| has(test, member)).collect();
+        if !budget.pay(ways.len() * (1 + tests.len())) {
+            break;
+        }
         let longer: Vec<(Vec<bool>, Vec<String>)> = ways
             .iter()
             .map(|(so_far, list)| {
@@ -257,7 +263,7 @@ fn lists(members: &[Sample], tests: &[&Test]) -> (Vec<Sample>, bool) {
             break;
         }
     }
-    let is_complete = ways.len() <= MAX_WAYS;
+    let is_complete = ways.len() <= MAX_WAYS && !budget.is_spent();
     (ways.into_values().map(|list| Sample::Value(Value::List(list))).collect(), is_complete)
 }
 

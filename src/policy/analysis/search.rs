@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use fixedbitset::FixedBitSet;
 
-use super::space::{Role, Space};
+use super::space::{Class, Role, Space};
 
 /// What is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +53,32 @@ pub(super) struct Start {
     pub(super) class: Option<usize>,
     /// Of the left's prohibitions only these.
     pub(super) deny: Denials,
+    /// Only what the right refuses for this.
+    pub(super) cause: Cause,
+}
+
+/// For what the right refuses.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) enum Cause {
+    /// Whatever it is.
+    #[default]
+    Any,
+    /// This prohibition, and no other if it is to be alone.
+    Deny { rule: usize, alone: bool },
+    /// No prohibition, but no permission holds.
+    NoPermission,
+    /// The same, and this permission would hold but for this axis.
+    ButFor { rule: usize, axis: usize },
+}
+
+impl Cause {
+    /// Whether a class of an axis may be chosen.
+    fn admits(self, depth: usize, class: &Class) -> bool {
+        match self {
+            Self::ButFor { rule, axis } => (depth == axis) != class.survivors.contains(rule),
+            Self::Any | Self::Deny { .. } | Self::NoPermission => true,
+        }
+    }
 }
 
 /// Which prohibitions of the left hold.
@@ -89,6 +115,19 @@ impl<'s, 'p> Searcher<'s, 'p> {
         self.roles.left_allow.ones()
     }
 
+    /// The prohibitions of the right.
+    pub(super) fn right_denials(&self) -> impl Iterator<Item = usize> {
+        self.roles.right_deny.ones()
+    }
+
+    /// The permissions of the right of this name.
+    pub(super) fn right_rules<'n>(&'n self, name: &'n str) -> impl Iterator<Item = usize> + 'n {
+        let is_named = move |rule: &usize| {
+            self.space.rules.get(*rule).is_some_and(|(rule, _)| rule.name == name)
+        };
+        self.roles.right_allow.ones().filter(is_named)
+    }
+
     /// The prohibitions of the left.
     pub(super) fn left_denials(&self) -> impl Iterator<Item = usize> {
         self.roles.left_deny.ones()
@@ -120,12 +159,13 @@ impl<'s, 'p> Searcher<'s, 'p> {
         let mut path = Vec::new();
         if let Some(index) = start.class {
             let class = self.space.axes.first().and_then(|axis| axis.classes.get(index));
-            let Some(class) = class else { return };
+            let Some(class) = class.filter(|class| start.cause.admits(0, class)) else { return };
             standing.intersect_with(&class.survivors);
             path.push(index);
         }
         let barren = HashSet::new();
-        let mut walk = Walk { searcher: self, question, barren, path, budget, found };
+        let cause = start.cause;
+        let mut walk = Walk { searcher: self, question, cause, barren, path, budget, found };
         let _enough: ControlFlow<(), bool> = walk.below(standing);
     }
 
@@ -155,6 +195,7 @@ struct Roles {
 struct Walk<'w, 's, 'p> {
     searcher: &'w Searcher<'s, 'p>,
     question: Question,
+    cause: Cause,
     /// Where nothing was found before.
     barren: HashSet<(usize, FixedBitSet)>,
     path: Path,
@@ -182,13 +223,13 @@ impl Walk<'_, '_, '_> {
             Question::Beyond => (Verdict::Refuses, Verdict::Admits),
             Question::Both => (Verdict::Admits, Verdict::Refuses),
         };
-        if left == Verdict::Refuses || right == unwanted {
+        if left == Verdict::Refuses || right == unwanted || !self.may_be_for(&standing, depth) {
             return ControlFlow::Continue(false);
         }
-        if left == Verdict::Admits && right == wanted {
+        if left == Verdict::Admits && right == wanted && self.is_for(&standing, depth) {
             return self.report();
         }
-        if right == Verdict::Refuses {
+        if right == Verdict::Refuses && matches!(self.cause, Cause::Any) {
             // The right has nothing more to say: paths that differ in it alone are the same.
             standing.difference_with(&roles.right_allow);
             standing.difference_with(&roles.right_deny);
@@ -209,7 +250,7 @@ impl Walk<'_, '_, '_> {
         for (index, class) in axis.classes.iter().enumerate() {
             let mut next = standing.clone();
             next.intersect_with(&class.survivors);
-            if tried.insert(next.clone()) {
+            if self.cause.admits(depth, class) && tried.insert(next.clone()) {
                 self.path.push(index);
                 any |= self.below(next)?;
                 self.path.pop();
@@ -237,6 +278,45 @@ impl Walk<'_, '_, '_> {
         } else {
             Verdict::Open
         }
+    }
+
+    /// Whether the right may still refuse for the cause that is asked for.
+    fn may_be_for(&self, standing: &FixedBitSet, depth: usize) -> bool {
+        let Roles { right_allow, right_deny, .. } = &self.searcher.roles;
+        match self.cause {
+            Cause::Any => true,
+            Cause::Deny { rule, alone } => {
+                let mut others = right_deny.ones().filter(|other| *other != rule);
+                let has_another = others.any(|other| self.is_settled(other, standing, depth));
+                standing.contains(rule) && !(alone && has_another)
+            }
+            Cause::NoPermission | Cause::ButFor { .. } => {
+                let mut rules = right_allow.ones().chain(right_deny.ones());
+                !rules.any(|rule| self.is_settled(rule, standing, depth))
+            }
+        }
+    }
+
+    /// Whether it surely does, whatever is chosen from here on.
+    fn is_for(&self, standing: &FixedBitSet, depth: usize) -> bool {
+        let Roles { right_allow, right_deny, .. } = &self.searcher.roles;
+        let is_silent = standing.is_disjoint(right_allow) && standing.is_disjoint(right_deny);
+        match self.cause {
+            Cause::Any => true,
+            Cause::Deny { rule, alone } => {
+                let mut others = right_deny.ones().filter(|other| *other != rule);
+                let has_another = others.any(|other| standing.contains(other));
+                self.is_settled(rule, standing, depth) && !(alone && has_another)
+            }
+            Cause::NoPermission => is_silent,
+            Cause::ButFor { .. } => is_silent && depth == self.searcher.space.axes.len(),
+        }
+    }
+
+    /// Whether a rule stands and asks for nothing that is not chosen yet.
+    fn is_settled(&self, rule: usize, standing: &FixedBitSet, depth: usize) -> bool {
+        let open = self.searcher.open.get(depth);
+        standing.contains(rule) && open.is_some_and(|open| !open.contains(rule))
     }
 
     fn report(&mut self) -> ControlFlow<(), bool> {

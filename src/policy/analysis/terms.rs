@@ -178,7 +178,9 @@ fn means(policy: &JoinPolicy) -> String {
     match policy.look_up() {
         LookUp::None => "nothing".to_owned(),
         LookUp::Own => "the server's own credentials".to_owned(),
-        LookUp::Role { role, external_id: Some(_) } => format!("`{role}` and an external id"),
+        LookUp::Role { role, external_id: Some(id) } => {
+            format!("`{role}` and the external id `{id}`")
+        }
         LookUp::Role { role, external_id: None } => format!("`{role}`"),
     }
 }
@@ -214,7 +216,15 @@ fn given(
         .difference(was)
         .map(|text| term(ChangeKind::Weaker, text, format!("nodes now get {noun} `{text}`")));
     let less = was.difference(is).map(|text| {
-        term(ChangeKind::Stronger, text, format!("nodes no longer get {noun} `{text}`"))
+        // A name that is made of claims keeps out whoever does not have them, and what a label or its
+        // absence is worth is for relying parties to say.
+        let asks = what == "dns_names" && text.contains('{');
+        let (kind, also) = match (what, asks) {
+            (_, true) => (ChangeKind::Changed, ", and need not have what it is made of"),
+            ("labels", _) => (ChangeKind::Changed, ""),
+            (_, _) => (ChangeKind::Stronger, ""),
+        };
+        term(kind, text, format!("nodes no longer get {noun} `{text}`{also}"))
     });
     more.chain(less).collect()
 }

@@ -292,7 +292,7 @@ fn disagreement(
     found: &Comparison,
     nodes: &[(Node, Timestamp)],
 ) -> Result<(), String> {
-    if !found.is_complete {
+    if !found.incomplete.is_empty() {
         return Err("incomplete".to_owned());
     }
     for Change { kind, witness, message, .. } in &found.changes {

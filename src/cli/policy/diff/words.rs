@@ -5,6 +5,8 @@ use std::path::Path;
 use super::{Account, Answer, ChangeDocument, Shown, SpotDocument};
 use crate::cli::policy::impact::Impact;
 use crate::cli::policy::report::markdown::{code, prose};
+use crate::cli::policy::report::visible;
+use crate::domain::PolicyName;
 use crate::policy::ChangeKind;
 
 /// How many accounts are named in a sentence.
@@ -64,8 +66,11 @@ pub(super) fn summary(answer: &Answer) -> String {
             counts.push(format!("{count} {words}"));
         }
     }
-    let incomplete = "INCOMPLETE: the rules are too many to compare all; there may be more";
-    counts.extend((!answer.complete).then(|| incomplete.to_owned()));
+    if !answer.complete {
+        let names: Vec<&str> = answer.incomplete.iter().map(PolicyName::as_str).collect();
+        let names = names.join(", ");
+        counts.push(format!("INCOMPLETE: too large to be compared, look for more in: {names}"));
+    }
     counts.join(", ")
 }
 
@@ -82,8 +87,10 @@ pub(super) fn text(answer: &Answer, (old, new): (&Path, &Path)) -> String {
         lines.extend(change.witness.as_ref().map(|shown| format!("    {}", shown.in_words())));
     }
     lines.push(summary(answer));
-    lines.extend(answer.impact.as_ref().map(Impact::in_words));
-    lines.join("\n")
+    let impact = answer.impact.as_ref().map(Impact::in_words).unwrap_or_default();
+    lines.extend(impact.lines().map(str::to_owned));
+    // Names of files and rules are others' text, and must not make lines of their own.
+    lines.iter().map(|line| visible(line)).collect::<Vec<_>>().join("\n")
 }
 
 /// A heading, then the changes by kind. Everything that a file says is shown as text and nothing else.
