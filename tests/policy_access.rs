@@ -186,3 +186,46 @@ fn which_access_is_unused() {
     assert_eq!((code, &answer["error"]["code"]), (1, &json!("CLAIMS_INVALID")));
     assert!(answer["error"]["message"].as_str().unwrap().contains("line 1"), "{answer}");
 }
+
+// "What does this change admit or cut off?", of the whole set.
+#[test]
+fn what_a_change_of_a_large_set_admits_and_cuts_off() {
+    let directory = tempfile::tempdir().unwrap();
+    let new = directory.path().join("new");
+    fs::create_dir(&new).unwrap();
+    for entry in fs::read_dir(SET).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), new.join(entry.file_name())).unwrap();
+    }
+    let diff = |more: &[&str]| {
+        let arguments = ["policy", "diff", SET, new.to_str().unwrap(), "--at", AT];
+        run(&[&arguments, more].concat())
+    };
+    let edit = |file: &str, from: &str, to: &str| {
+        let path = new.join(file);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{file}: {from}");
+        fs::write(path, text.replacen(from, to, 1)).unwrap();
+    };
+    edit("web.yaml", "owner: storefront-team", "owner: the-storefront-team");
+    assert_eq!(diff(&["--fail-on-new-access"]).1["same_meaning"], true);
+    edit("web.yaml", "instance_profile: web/*", "instance_profile: [web/*, \"*-web\"]");
+    edit("search.yaml", "2031-03-31", "2031-01-31");
+    let (code, answer) = diff(&["--fail-on-new-access"]);
+    assert_eq!(code, 1);
+    let of = |kind: &str| -> Vec<&Value> {
+        let changes = answer["changes"].as_array().unwrap().iter();
+        changes.filter(|change| change["kind"] == kind).collect()
+    };
+    let (gained, lost) = (of("newly_admitted"), of("no_longer_admitted"));
+    assert_eq!((gained.len(), lost.len()), (1, 1), "{answer:#}");
+    assert_eq!(
+        (&gained[0]["policy"], gained[0]["accounts"].as_array().unwrap().len()),
+        (&json!("web"), 29)
+    );
+    assert_eq!(
+        (&lost[0]["policy"], &lost[0]["accounts"][0]["account_id"]),
+        (&json!("search"), &json!("100034713592"))
+    );
+    assert_eq!(lost[0]["witness"]["at"], "2031-01-31T00:00:01Z");
+}

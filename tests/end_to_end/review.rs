@@ -91,3 +91,35 @@ fn since_when_who_uses_it_and_what_a_change_would_mean() {
     let kept = ask(&site, &["policy", "show", "--data-dir", "data"]);
     assert_eq!(kept.yes()["sets"].as_array().unwrap().len(), 2);
 }
+
+// The same questions of the server that runs a set of 400 accounts.
+#[test]
+fn a_large_set_is_what_was_reviewed_and_says_since_when() {
+    let site = Site::new();
+    let policies = site.path("policies");
+    let reviewed = site.path("reviewed");
+    fs::create_dir(&reviewed).unwrap();
+    for entry in fs::read_dir("tests/data/review").unwrap() {
+        let entry = entry.unwrap();
+        for target in [&policies, &reviewed] {
+            fs::copy(entry.path(), target.join(entry.file_name())).unwrap();
+        }
+    }
+    fs::remove_file(policies.join("policies.yaml")).unwrap();
+    site.server.signal(Signal::HUP);
+    let is_same = || {
+        let arguments = ["policy", "status", "--reviewed", reviewed.to_str().unwrap()];
+        site.local(&arguments).values[0]["reviewed"]["same"] == true
+    };
+    while !is_same() {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let asked = ["policy", "access", "policies", "--account", "100034713592"];
+    let found = ask(&site, &[&asked[..], &["--data-dir", "data"]].concat());
+    let groups = found.yes()["access"].as_array().unwrap();
+    assert!(groups.iter().any(|group| group["policy"] == "search"));
+    for group in groups {
+        assert!(group["accounts"][0]["since"].is_string(), "{group:#}");
+        assert_eq!(group["accounts"][0]["last_used"], Value::Null);
+    }
+}

@@ -8,7 +8,7 @@
 //! (`samples`) and that no combination is (`search`).
 //!
 //! Everything that can be unknown has a class of its own for that: a claim that the evidence does not
-//! make, a fact that nobody read. A hint is the same to a rule as no claim, and needs no class.
+//! make, a fact that nobody read. A hint admits as little as no claim, and needs no class.
 //! Things are taken one by one: that AWS never makes some combinations, such as a zone of another
 //! region, is not known here. Only partition, account and region are taken together.
 

@@ -91,18 +91,8 @@ impl Population {
 
 /// What a rule says of accounts.
 pub(super) fn accounts_of(rule: &Rule) -> Option<&Accounts> {
-    rule.conditions.iter().find_map(|condition| match &condition.test {
-        Test::Accounts(accounts) => Some(accounts),
-        Test::Any
-        | Test::Partition(_)
-        | Test::OneOf(_)
-        | Test::Globs(_)
-        | Test::Tags(_)
-        | Test::Age(_)
-        | Test::Span(_)
-        | Test::Count(_)
-        | Test::Networks(_)
-        | Test::MetadataOptions { .. } => None,
+    rule.conditions.iter().find_map(|condition| {
+        if let Test::Accounts(accounts) = &condition.test { Some(accounts) } else { None }
     })
 }
 

@@ -141,19 +141,9 @@ pub(super) fn spaces<'p>(
 
 /// Whether a rule can match in a partition.
 fn is_of(rule: &Rule, partition: Partition) -> bool {
-    rule.conditions.iter().all(|condition| match &condition.test {
-        Test::Accounts(accounts) => accounts.partition == partition,
-        Test::Partition(named) => *named == partition,
-        Test::Any
-        | Test::OneOf(_)
-        | Test::Globs(_)
-        | Test::Tags(_)
-        | Test::Age(_)
-        | Test::Span(_)
-        | Test::Count(_)
-        | Test::Networks(_)
-        | Test::MetadataOptions { .. } => true,
-    })
+    let is_elsewhere = |condition: &Condition| matches!(&condition.test, Test::Partition(named) if *named != partition);
+    accounts_of(rule).is_none_or(|accounts| accounts.partition == partition)
+        && !rule.conditions.iter().any(is_elsewhere)
 }
 
 impl<'p> Space<'p> {

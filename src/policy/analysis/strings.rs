@@ -71,7 +71,7 @@ fn matched(patterns: &[Pattern], state: &State) -> Vec<usize> {
 }
 
 /// Every letter of the patterns, every separator, and one letter that is neither and so stands for
-/// all others.
+/// all others: also for a star, which in a value is a letter like them.
 fn alphabet(patterns: &[Pattern], separators: &[char]) -> BTreeSet<char> {
     let mut letters: BTreeSet<char> =
         patterns.iter().flat_map(|pattern| &pattern.letters).copied().collect();
@@ -83,7 +83,6 @@ fn alphabet(patterns: &[Pattern], separators: &[char]) -> BTreeSet<char> {
         .chain('\u{100}'..=char::MAX)
         .find(|c| !letters.contains(c));
     letters.extend(other);
-    // A star is text in a value, and another letter than the ones that are written.
     letters
 }
 

@@ -10,7 +10,7 @@ use proptest::test_runner::TestRunner;
 
 use super::world::{Node, false_proof, files, request, time, vocabulary, worker};
 use crate::domain::{Subject, Timestamp};
-use crate::methods::{Instance, Proof, Value, fake};
+use crate::methods::{Instance, Kind, Presence, Proof, Value, fake};
 use crate::policy::{
     AccessQuery, Change, ChangeKind, ChangeProof, Comparison, Ground, Horizon, PolicySet,
     Population, Witness, access, compare, load,
@@ -455,5 +455,19 @@ fn a_broken_analysis_is_caught() {
             disagreement(&old.set(), &new.set(), &broken(&old, &new), &nodes).is_err()
         });
         assert!(is_caught, "an analysis that {fault} passes");
+    }
+}
+
+// What the analysis rests on: who may join is always written where a method knows accounts, and no
+// two fields read the same thing.
+#[test]
+fn every_method_is_one_that_can_be_analysed() {
+    for method in crate::methods::ALL {
+        let mut read = BTreeSet::new();
+        for field in method.fields {
+            assert!(read.insert(field.reads), "{}: {}", method.name, field.reads);
+            let names_accounts = field.kind == Kind::Accounts;
+            assert!(!names_accounts || field.presence == Presence::Required, "{}", method.name);
+        }
     }
 }
