@@ -14,6 +14,10 @@ use crate::domain::{Code, Lifetime, Timestamp};
 #[error("not readable as claims or facts: {0}")]
 pub struct UnreadableValues(String);
 
+fn unreadable(error: impl std::fmt::Display) -> UnreadableValues {
+    UnreadableValues(error.to_string())
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum ValueDocument {
@@ -90,24 +94,12 @@ impl ClaimValues {
     }
 
     /// From JSON; names that the method does not know are left out, for no rule can ask for them.
-    pub fn from_json(
+    pub fn from_json<'de>(
         method: &Declaration,
-        json: &serde_json::Value,
+        json: impl Deserializer<'de>,
     ) -> Result<Self, UnreadableValues> {
-        Self::read(method, json)
-    }
-
-    /// From the text of the same.
-    pub fn from_json_text(method: &Declaration, text: &str) -> Result<Self, UnreadableValues> {
-        Self::read(method, &mut serde_json::Deserializer::from_str(text))
-    }
-
-    fn read<'de, D: Deserializer<'de>>(
-        method: &Declaration,
-        from: D,
-    ) -> Result<Self, UnreadableValues> {
-        let documents: BTreeMap<String, ClaimDocument> = Deserialize::deserialize(from)
-            .map_err(|e: D::Error| UnreadableValues(e.to_string()))?;
+        let documents: BTreeMap<String, ClaimDocument> =
+            Deserialize::deserialize(json).map_err(unreadable)?;
         let mut values = Self::default();
         for (name, claim) in documents {
             let provenance = if claim.hinted { Provenance::Hinted } else { Provenance::Proven };
@@ -144,24 +136,11 @@ impl FactValues {
     }
 
     /// From JSON.
-    pub fn from_json(
+    pub fn from_json<'de>(
         method: &Declaration,
-        json: &serde_json::Value,
+        json: impl Deserializer<'de>,
     ) -> Result<Self, UnreadableValues> {
-        Self::read(method, json)
-    }
-
-    /// From the text of the same.
-    pub fn from_json_text(method: &Declaration, text: &str) -> Result<Self, UnreadableValues> {
-        Self::read(method, &mut serde_json::Deserializer::from_str(text))
-    }
-
-    fn read<'de, D: Deserializer<'de>>(
-        method: &Declaration,
-        from: D,
-    ) -> Result<Self, UnreadableValues> {
-        let facts: FactsDocument = Deserialize::deserialize(from)
-            .map_err(|e: D::Error| UnreadableValues(e.to_string()))?;
+        let facts: FactsDocument = Deserialize::deserialize(json).map_err(unreadable)?;
         let known = |facts: BTreeMap<String, Option<ValueDocument>>| {
             facts
                 .into_iter()
@@ -232,7 +211,7 @@ mod tests {
         let mut claims = ClaimValues::default();
         claims.insert("region", Value::Text("us-west-2".to_owned()), Provenance::Proven);
         claims.insert("account_id", Value::Text("1".to_owned()), Provenance::Hinted);
-        assert_eq!(ClaimValues::from_json(method, &claims.to_json()).unwrap(), claims);
+        assert_eq!(ClaimValues::from_json(method, claims.to_json()).unwrap(), claims);
         let instance = Instance::Known(BTreeMap::from([
             ("tags", Some(Value::Tags(BTreeMap::from([("a".to_owned(), "b".to_owned())])))),
             ("launch_time", Some(Value::Time(Timestamp::from_unix_seconds(5)))),
@@ -249,7 +228,7 @@ mod tests {
                 instance: Instance::Refuted(found),
             },
         ] {
-            assert_eq!(FactValues::from_json(method, &facts.to_json()).unwrap(), facts);
+            assert_eq!(FactValues::from_json(method, facts.to_json()).unwrap(), facts);
         }
     }
 }

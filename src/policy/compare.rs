@@ -16,18 +16,23 @@ pub(super) struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { left: 1_000_000 }
+        Self::new(1_000_000)
     }
 }
 
 impl Budget {
+    /// For that many steps.
+    pub(super) const fn new(steps: u32) -> Self {
+        Self { left: steps }
+    }
+
     /// Whether the analysis had to stop.
     pub(super) fn is_spent(&self) -> bool {
         self.left == 0
     }
 
     /// Pays for that many steps; no once nothing is left.
-    fn pay(&mut self, steps: usize) -> bool {
+    pub(super) fn pay(&mut self, steps: usize) -> bool {
         let steps = u32::try_from(steps).unwrap_or(u32::MAX);
         self.left = self.left.saturating_sub(steps);
         self.left > 0

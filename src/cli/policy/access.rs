@@ -71,8 +71,9 @@ struct Answer<'p> {
     at: Timestamp,
     /// Since when the records tell; what was before is not known.
     records_since: Option<Timestamp>,
-    /// Whether all was looked at.
     complete: bool,
+    /// The policies that are too large to be looked at as a whole.
+    incomplete: Vec<PolicyName>,
     access: Vec<Group<'p>>,
     refused: Vec<Refused>,
 }
@@ -174,7 +175,8 @@ impl Access {
             hash: set.hash().as_str(),
             at,
             records_since: history.as_ref().and_then(|history| history.begins),
-            complete: found.is_complete,
+            complete: found.incomplete.is_empty(),
+            incomplete: found.incomplete.clone(),
             access: found.rows.iter().filter(|row| self.wants(row)).map(group).collect(),
             refused: Vec::new(),
         };
@@ -367,9 +369,11 @@ fn words(answer: &Answer<'_>, nobody: &str) -> String {
         lines.push(format!("what the records say begins at {since}"));
     }
     if !answer.complete {
-        lines.push(
-            "INCOMPLETE: the rules are too many to look at all; there may be more".to_owned(),
-        );
+        let names: Vec<&str> = answer.incomplete.iter().map(PolicyName::as_str).collect();
+        let names = names.join(", ");
+        lines.push(format!(
+            "INCOMPLETE: too large to be looked at, more may be able to join by: {names}"
+        ));
     }
     // Names of files and rules are others' text, and must not make lines of their own.
     lines.iter().map(|line| visible(line)).collect::<Vec<_>>().join("\n")

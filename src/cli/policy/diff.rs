@@ -167,7 +167,7 @@ impl Diff {
             let (was, is) = (place(&change.old, old), place(&change.new, new));
             let also = was.clone().filter(|_| is.is_some()).map(|was| (was, "before".to_owned()));
             Entry {
-                code: code(change.kind).to_owned(),
+                code: code(change.kind),
                 level: level(change),
                 message: sentence(document),
                 help: document.witness.as_ref().map(Shown::in_words).unwrap_or_default(),
@@ -221,14 +221,8 @@ fn level(change: &Change) -> Level {
     if change.opens_access() { Level::Warning } else { Level::Note }
 }
 
-const fn code(kind: ChangeKind) -> &'static str {
-    match kind {
-        ChangeKind::NewlyAdmitted => "NEWLY_ADMITTED",
-        ChangeKind::Weaker => "WEAKER",
-        ChangeKind::Changed => "CHANGED",
-        ChangeKind::Stronger => "STRONGER",
-        ChangeKind::NoLongerAdmitted => "NO_LONGER_ADMITTED",
-    }
+fn code(kind: ChangeKind) -> String {
+    kind.as_str().to_ascii_uppercase()
 }
 
 fn kind(kind: ChangeKind) -> Kind {
@@ -240,7 +234,7 @@ fn kind(kind: ChangeKind) -> Kind {
         ChangeKind::NoLongerAdmitted => "Nodes are refused that were admitted.",
     };
     Kind {
-        code: code(kind).to_owned(),
+        code: code(kind),
         meaning: meaning.to_owned(),
         page: format!("docs/review.md#{}", kind.as_str().replace('_', "-")),
     }

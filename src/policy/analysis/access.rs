@@ -3,19 +3,20 @@
 
 use std::collections::BTreeMap;
 
+use super::super::compare::Budget;
 use super::super::finding::Place;
 use super::super::join_policy::JoinPolicy;
 use super::super::reason::reason;
 use super::super::rule::Rule;
 use super::super::set::PolicySet;
 use super::population::accounts_of;
-use super::search::{Budget, Denials, Question, Searcher, Start};
+use super::search::{Denials, Question, Searcher, Start};
 use super::space::{Ground, Rules, Space, StandsFor, spaces};
 use super::witness::Witness;
 use crate::domain::{AccountId, Partition, PolicyName};
 
-/// How much is looked at for all policies together.
-const STEPS: u32 = 20_000_000;
+/// How much is looked at for one policy: one that takes more hides none of the others.
+const STEPS: u32 = 5_000_000;
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, Default)]
@@ -55,23 +56,26 @@ pub struct AdmittingRule<'p> {
 pub struct Accesses<'p> {
     /// In the order of policies and partitions.
     pub rows: Vec<Access<'p>>,
-    /// Whether all was looked at.
-    pub is_complete: bool,
+    /// The policies that could not be looked at as a whole: more may be able to join by them.
+    pub incomplete: Vec<PolicyName>,
 }
 
 /// Finds who can join at the time of `ground`.
 pub fn access<'p>(set: &'p PolicySet, query: AccessQuery<'_>, ground: Ground<'_>) -> Accesses<'p> {
-    let mut budget = Budget::new(STEPS);
-    let mut found = Accesses { rows: Vec::new(), is_complete: true };
+    let mut found = Accesses { rows: Vec::new(), incomplete: Vec::new() };
     let policies = set.policies().filter(|one| query.policy.is_none_or(|name| one.name() == name));
     for policy in policies {
+        let mut budget = Budget::new(STEPS);
+        let mut is_complete = true;
         let rules = Rules::of(policy);
         for space in spaces(&rules, &Rules::default(), policy.method, ground, &mut budget) {
-            found.is_complete &= space.is_complete;
+            is_complete &= space.is_complete;
             rows(policy, &space, query, ground, &mut budget, &mut found.rows);
         }
+        if !is_complete || budget.is_spent() {
+            found.incomplete.push(policy.name().clone());
+        }
     }
-    found.is_complete &= !budget.is_spent();
     found
 }
 
@@ -97,8 +101,7 @@ fn rows<'p>(
         let mut rules = Vec::new();
         for rule in searcher.left_rules() {
             let start = Start { rule: Some(rule), class, ..Start::default() };
-            let Some(mut path) = searcher.first(Question::Beyond, start, budget) else { continue };
-            path.truncate(space.axes.len());
+            let Some(path) = searcher.first(Question::Beyond, start, budget) else { continue };
             let mut witness = Witness::of(space, &path, policy, policy.reads_facts(), ground);
             witness.put_account(accounts.first());
             rules.push((rule, space.meeting(rule, class), witness));
@@ -195,7 +198,6 @@ pub struct Refusal {
 /// Finds what keeps those out whom `access` does not list: prohibitions, and permissions that ended.
 /// A policy whose permissions never name them is not in the answer.
 pub fn refusals(set: &PolicySet, query: AccessQuery<'_>, ground: Ground<'_>) -> Vec<Refusal> {
-    let mut budget = Budget::new(STEPS);
     let mut found = Vec::new();
     let policies = set.policies().filter(|one| query.policy.is_none_or(|name| one.name() == name));
     for policy in policies {
@@ -210,7 +212,7 @@ pub fn refusals(set: &PolicySet, query: AccessQuery<'_>, ground: Ground<'_>) -> 
             place: rule.place.clone(),
             message: "the rule has ended".to_owned(),
         }));
-        found.extend(denied(policy, query, ground, &mut budget));
+        found.extend(denied(policy, query, ground, &mut Budget::new(STEPS)));
     }
     found
 }

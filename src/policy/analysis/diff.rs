@@ -3,14 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::compare::{self as rules, covers};
+use super::super::compare::{Budget, covers};
 use super::super::finding::Place;
 use super::super::join_policy::JoinPolicy;
 use super::super::reason::reason;
 use super::super::rule::Rule;
 use super::super::set::{PolicySet, Vocabulary};
 use super::population::Population;
-use super::search::{Budget, Cause, Question, Searcher, Start};
+use super::search::{Cause, Question, Searcher, Start};
 use super::space::{Ground, Horizon, Rules, Space, spaces};
 use super::terms;
 use super::witness::Witness;
@@ -36,6 +36,10 @@ pub enum ChangeKind {
 }
 
 impl ChangeKind {
+    /// All, what may open access first.
+    pub const ALL: [Self; 5] =
+        [Self::NewlyAdmitted, Self::Weaker, Self::Changed, Self::Stronger, Self::NoLongerAdmitted];
+
     /// The name in JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -143,16 +147,13 @@ pub fn compare(
         at,
         horizon: Horizon::Ever,
     };
-    let mut difference =
-        Difference { ground, budget: Budget::new(STEPS), changes: Vec::new(), is_complete: true };
-    let mut incomplete = Vec::new();
+    let (mut changes, mut incomplete) = (Vec::new(), Vec::new());
     let names: BTreeSet<&PolicyName> =
         old.policies().chain(new.policies()).map(JoinPolicy::name).collect();
     for name in names {
-        (difference.budget, difference.is_complete) = (Budget::new(STEPS), true);
-        let of = |set: &'_ PolicySet| set.policy(name.as_str()).map(JoinPolicy::method);
+        let mut difference = Difference::new(ground);
         let (before, after) = (old.policy(name.as_str()), new.policy(name.as_str()));
-        if of(old) == of(new) {
+        if before.map(JoinPolicy::method) == after.map(JoinPolicy::method) {
             difference.policies(before, after);
         } else {
             // The method stands in every identity, so a policy of another method is another policy.
@@ -162,14 +163,16 @@ pub fn compare(
         if difference.budget.is_spent() || !difference.is_complete {
             incomplete.push(name.clone());
         }
+        changes.extend(difference.changes);
     }
-    difference.changes.extend(unnamed::changes(old, new));
-    difference.changes.extend(floors::changes(old, new, vocabulary, at));
-    difference.changes.extend(terms::publications(old, new));
-    difference.changes.sort_by_key(|change| change.kind);
-    Comparison { changes: difference.changes, incomplete }
+    changes.extend(unnamed::changes(old, new));
+    changes.extend(floors::changes(old, new, vocabulary, at));
+    changes.extend(terms::publications(old, new));
+    changes.sort_by_key(|change| change.kind);
+    Comparison { changes, incomplete }
 }
 
+/// What is different between two policies of one name.
 struct Difference<'g> {
     ground: Ground<'g>,
     budget: Budget,
@@ -177,7 +180,11 @@ struct Difference<'g> {
     is_complete: bool,
 }
 
-impl Difference<'_> {
+impl<'g> Difference<'g> {
+    fn new(ground: Ground<'g>) -> Self {
+        Self { ground, budget: Budget::new(STEPS), changes: Vec::new(), is_complete: true }
+    }
+
     fn policies(&mut self, old: Option<&JoinPolicy>, new: Option<&JoinPolicy>) {
         for (kind, left, right) in
             [(ChangeKind::NewlyAdmitted, new, old), (ChangeKind::NoLongerAdmitted, old, new)]
@@ -195,7 +202,7 @@ impl Difference<'_> {
             // The terms of a policy that admits nobody are no matter.
             self.changes.extend(changed.into_iter().filter_map(|term| {
                 let node = if term.is_shown_by_new() { &by_new } else { &by_old };
-                Some(term.shown_by(node.as_ref()?.clone(), old, new))
+                Some(term.shown_by(node.as_ref()?.clone()))
             }));
         }
     }
@@ -305,7 +312,7 @@ impl Difference<'_> {
 /// The permissions of the left that may admit more than the right does: all but those that the right
 /// has too, where it also has no other prohibitions. The rest need not be looked at.
 fn unlike<'p>(left: Rules<'p>, right: &Rules<'p>) -> Rules<'p> {
-    let mut budget = rules::Budget::default();
+    let mut budget = Budget::default();
     let mut is_in = |rule: &Rule, others: &[&Rule]| {
         others
             .iter()

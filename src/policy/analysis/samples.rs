@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
+use super::super::compare::Budget;
 use super::super::glob::Glob;
 use super::super::rule::{TagTest, Test};
-use super::search::Budget;
 use super::strings;
 use crate::domain::{Lifetime, Partition};
 use crate::methods::{Field, Kind, Source, Value};

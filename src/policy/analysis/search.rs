@@ -2,10 +2,10 @@
 //! all combinations of classes, never twice through the same.
 
 use std::collections::HashSet;
-use std::ops::ControlFlow;
 
 use fixedbitset::FixedBitSet;
 
+use super::super::compare::Budget;
 use super::space::{Class, Role, Space};
 
 /// What is looked for.
@@ -15,30 +15,6 @@ pub(super) enum Question {
     Beyond,
     /// What both admit.
     Both,
-}
-
-/// How much an analysis may look at: the question has no cheap answer for every policy (I14).
-#[derive(Debug)]
-pub(super) struct Budget {
-    left: u32,
-}
-
-impl Budget {
-    pub(super) const fn new(steps: u32) -> Self {
-        Self { left: steps }
-    }
-
-    /// Whether something was not looked at.
-    pub(super) const fn is_spent(&self) -> bool {
-        self.left == 0
-    }
-
-    /// Pays for that many steps; no once nothing is left.
-    pub(super) fn pay(&mut self, steps: usize) -> bool {
-        let steps = u32::try_from(steps).unwrap_or(u32::MAX);
-        self.left = self.left.saturating_sub(steps);
-        self.left > 0
-    }
 }
 
 /// One class of each axis.
@@ -133,15 +109,14 @@ impl<'s, 'p> Searcher<'s, 'p> {
         self.roles.left_deny.ones()
     }
 
-    /// Calls `found` with every combination, until it has enough. Where the rest of the axes makes
-    /// no difference any more, one combination stands for all.
-    pub(super) fn search(
+    /// The first combination, if there is one. Where the rest of the axes makes no difference any
+    /// more, their first classes stand for all.
+    pub(super) fn first(
         &self,
         question: Question,
         start: Start,
         budget: &mut Budget,
-        found: &mut dyn FnMut(&Path) -> ControlFlow<()>,
-    ) {
+    ) -> Option<Path> {
         let mut standing = FixedBitSet::with_capacity(self.space.rules.len());
         standing.insert_range(..);
         if let Some(rule) = start.rule {
@@ -159,29 +134,15 @@ impl<'s, 'p> Searcher<'s, 'p> {
         let mut path = Vec::new();
         if let Some(index) = start.class {
             let class = self.space.axes.first().and_then(|axis| axis.classes.get(index));
-            let Some(class) = class.filter(|class| start.cause.admits(0, class)) else { return };
+            let class = class.filter(|class| start.cause.admits(0, class))?;
             standing.intersect_with(&class.survivors);
             path.push(index);
         }
-        let barren = HashSet::new();
-        let cause = start.cause;
-        let mut walk = Walk { searcher: self, question, cause, barren, path, budget, found };
-        let _enough: ControlFlow<(), bool> = walk.below(standing);
-    }
-
-    /// The first combination, if there is one.
-    pub(super) fn first(
-        &self,
-        question: Question,
-        start: Start,
-        budget: &mut Budget,
-    ) -> Option<Path> {
-        let mut first = None;
-        self.search(question, start, budget, &mut |path| {
-            first = Some(path.clone());
-            ControlFlow::Break(())
-        });
-        first
+        let (barren, cause) = (HashSet::new(), start.cause);
+        let mut walk = Walk { searcher: self, question, cause, barren, path, budget };
+        let is_found = walk.below(standing);
+        walk.path.resize(self.space.axes.len(), 0);
+        is_found.then_some(walk.path)
     }
 }
 
@@ -200,7 +161,6 @@ struct Walk<'w, 's, 'p> {
     barren: HashSet<(usize, FixedBitSet)>,
     path: Path,
     budget: &'w mut Budget,
-    found: &'w mut dyn FnMut(&Path) -> ControlFlow<()>,
 }
 
 /// What the rules that still stand say of a list, whatever is chosen from here on.
@@ -212,9 +172,9 @@ enum Verdict {
 }
 
 impl Walk<'_, '_, '_> {
-    /// Looks below the path; `standing` are the rules that its classes leave. Says whether there was
-    /// anything.
-    fn below(&mut self, mut standing: FixedBitSet) -> ControlFlow<(), bool> {
+    /// Looks below the path, and makes it one that leads to something; `standing` are the rules that
+    /// its classes leave. Says whether there was anything, or no while the budget is spent.
+    fn below(&mut self, mut standing: FixedBitSet) -> bool {
         let depth = self.path.len();
         let roles = &self.searcher.roles;
         let left = self.verdict(&standing, depth, &roles.left_allow, &roles.left_deny);
@@ -224,42 +184,36 @@ impl Walk<'_, '_, '_> {
             Question::Both => (Verdict::Admits, Verdict::Refuses),
         };
         if left == Verdict::Refuses || right == unwanted || !self.may_be_for(&standing, depth) {
-            return ControlFlow::Continue(false);
+            return false;
         }
         if left == Verdict::Admits && right == wanted && self.is_for(&standing, depth) {
-            return self.report();
+            return true;
         }
         if right == Verdict::Refuses && matches!(self.cause, Cause::Any) {
             // The right has nothing more to say: paths that differ in it alone are the same.
             standing.difference_with(&roles.right_allow);
             standing.difference_with(&roles.right_deny);
         }
-        if !self.budget.pay(1) {
-            return ControlFlow::Break(());
-        }
         let here = (depth, standing);
-        if self.barren.contains(&here) {
-            return ControlFlow::Continue(false);
+        if !self.budget.pay(1) || self.barren.contains(&here) {
+            return false;
         }
         let (_, standing) = &here;
-        let Some(axis) = self.searcher.space.axes.get(depth) else {
-            return ControlFlow::Continue(false);
-        };
-        let mut any = false;
+        let Some(axis) = self.searcher.space.axes.get(depth) else { return false };
         let mut tried: HashSet<FixedBitSet> = HashSet::new();
         for (index, class) in axis.classes.iter().enumerate() {
             let mut next = standing.clone();
             next.intersect_with(&class.survivors);
             if self.cause.admits(depth, class) && tried.insert(next.clone()) {
                 self.path.push(index);
-                any |= self.below(next)?;
+                if self.below(next) {
+                    return true;
+                }
                 self.path.pop();
             }
         }
-        if !any {
-            self.barren.insert(here);
-        }
-        ControlFlow::Continue(any)
+        self.barren.insert(here);
+        false
     }
 
     fn verdict(
@@ -269,8 +223,7 @@ impl Walk<'_, '_, '_> {
         allow: &FixedBitSet,
         deny: &FixedBitSet,
     ) -> Verdict {
-        let Some(open) = self.searcher.open.get(depth) else { return Verdict::Open };
-        let is_settled = |rule: usize| standing.contains(rule) && !open.contains(rule);
+        let is_settled = |rule: usize| self.is_settled(rule, standing, depth);
         if standing.is_disjoint(allow) || deny.ones().any(is_settled) {
             Verdict::Refuses
         } else if standing.is_disjoint(deny) && allow.ones().any(is_settled) {
@@ -317,12 +270,5 @@ impl Walk<'_, '_, '_> {
     fn is_settled(&self, rule: usize, standing: &FixedBitSet, depth: usize) -> bool {
         let open = self.searcher.open.get(depth);
         standing.contains(rule) && open.is_some_and(|open| !open.contains(rule))
-    }
-
-    fn report(&mut self) -> ControlFlow<(), bool> {
-        let mut whole = self.path.clone();
-        whole.resize(self.searcher.space.axes.len(), 0);
-        (self.found)(&whole)?;
-        ControlFlow::Continue(true)
     }
 }

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use fixedbitset::FixedBitSet;
 
+use super::super::compare::Budget;
 use super::super::rule::{Condition, Effect, Rule, Test};
 use super::super::truth::{Truth, View};
 use super::population::{Population, accounts_of};
 use super::samples::{self, Sample};
-use super::search::Budget;
 use crate::domain::{AccountId, Lifetime, Partition, Timestamp};
 use crate::methods::{
     ClaimValues, Declaration, Field, Instance, InstanceFacts, Kind, Provenance, Source, Value,

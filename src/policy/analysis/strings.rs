@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
+use super::super::compare::Budget;
 use super::super::glob::Glob;
-use super::search::Budget;
 
 /// More places to go on from than the patterns of any sensible field have; beyond, the answer is
 /// incomplete. Each takes some bytes while the walk lasts.

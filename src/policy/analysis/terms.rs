@@ -46,8 +46,7 @@ impl Term {
     }
 
     /// The change, shown by a node that both policies admit on the stricter terms.
-    pub(super) fn shown_by(self, mut node: Witness, old: &JoinPolicy, new: &JoinPolicy) -> Change {
-        let policy = if self.is_shown_by_new() { new } else { old };
+    pub(super) fn shown_by(self, mut node: Witness) -> Change {
         match self.shows {
             Shows::Grant => {}
             Shows::NoProof => node.facts.proof = FreshProofOf::NotOffered,
@@ -57,7 +56,7 @@ impl Term {
         Change {
             kind: self.kind,
             what: self.what,
-            policy: Some(policy.name().clone()),
+            policy: Some(node.policy.clone()),
             message: self.message,
             accounts: Vec::new(),
             old: Some(Spot::at(&self.old)),

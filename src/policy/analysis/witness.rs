@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use super::super::explain::Hypothesis;
 use super::super::join_policy::JoinPolicy;
 use super::super::judge::Case;
 use super::samples::Sample;
@@ -101,11 +100,6 @@ impl Witness {
             age_waived: false,
             now: self.at,
         }
-    }
-
-    /// The node, as `explain` takes it.
-    pub fn hypothesis(&self) -> Hypothesis<'_> {
-        Hypothesis { method: self.method.name, values: &self.claims, epoch: self.epoch }
     }
 }
 

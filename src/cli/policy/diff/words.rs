@@ -13,14 +13,6 @@ use crate::policy::ChangeKind;
 const SHOWN: usize = 5;
 /// Less than the longest comment that GitHub takes.
 const MAX_BYTES: usize = 60_000;
-/// The kinds, what may open access first.
-const KINDS: &[(ChangeKind, &str)] = &[
-    (ChangeKind::NewlyAdmitted, "newly admitted"),
-    (ChangeKind::Weaker, "weaker"),
-    (ChangeKind::Changed, "changed"),
-    (ChangeKind::Stronger, "stronger"),
-    (ChangeKind::NoLongerAdmitted, "no longer admitted"),
-];
 
 impl Shown {
     pub(super) fn in_words(&self) -> String {
@@ -43,6 +35,10 @@ pub(super) fn sentence(change: &ChangeDocument) -> String {
     format!("{policy}{}{accounts}", change.message)
 }
 
+fn in_words(kind: &str) -> String {
+    kind.replace('_', " ")
+}
+
 fn accounts_in_words(accounts: &[Account]) -> String {
     let shown: Vec<String> = accounts
         .iter()
@@ -60,10 +56,10 @@ pub(super) fn summary(answer: &Answer) -> String {
         return "no change in meaning".to_owned();
     }
     let mut counts: Vec<String> = Vec::new();
-    for (kind, words) in KINDS {
+    for kind in ChangeKind::ALL {
         let count = answer.changes.iter().filter(|change| change.kind == kind.as_str()).count();
         if count > 0 {
-            counts.push(format!("{count} {words}"));
+            counts.push(format!("{count} {}", in_words(kind.as_str())));
         }
     }
     if !answer.complete {
@@ -77,7 +73,7 @@ pub(super) fn summary(answer: &Answer) -> String {
 pub(super) fn text(answer: &Answer, (old, new): (&Path, &Path)) -> String {
     let mut lines = Vec::new();
     for change in &answer.changes {
-        lines.push(format!("{}: {}", change.kind.replace('_', " "), sentence(change)));
+        lines.push(format!("{}: {}", in_words(change.kind), sentence(change)));
         let place = |spot: &SpotDocument, directory: &Path| {
             let rule = spot.rule.as_deref().map(|rule| format!(" ({rule})")).unwrap_or_default();
             format!("{}:{}{rule}", directory.join(&spot.file).display(), spot.line)
@@ -97,11 +93,12 @@ pub(super) fn text(answer: &Answer, (old, new): (&Path, &Path)) -> String {
 pub(super) fn markdown(answer: &Answer, directories: (&Path, &Path)) -> String {
     let mut lines = vec![format!("### muster policy diff: {}", prose(&summary(answer)))];
     let mut bytes = 0;
-    for (kind, words) in KINDS {
+    for kind in ChangeKind::ALL {
         let mut changes =
             answer.changes.iter().filter(|change| change.kind == kind.as_str()).peekable();
         if changes.peek().is_some() {
-            lines.extend([String::new(), format!("#### {words}"), String::new()]);
+            let heading = format!("#### {}", in_words(kind.as_str()));
+            lines.extend([String::new(), heading, String::new()]);
         }
         for change in changes {
             let item = item(change, directories);
