@@ -144,6 +144,7 @@ impl Network {
             trust,
             trust_domain: ask.trust_domain,
             identity: ask.identity,
+            source: None,
         };
         let facts = format!(
             "muster/{} instance={} boot={}",

@@ -2,6 +2,7 @@
 //! certificate.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,7 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{AlertDescription, ClientConfig, version};
 use tokio::io::AsyncBufReadExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -39,6 +40,8 @@ pub struct Contact<'a> {
     pub trust_domain: Option<&'a TrustDomain>,
     /// What the node shows, if it has a certificate.
     pub identity: Option<&'a ClientIdentity>,
+    /// The address to come from; the system's choice unless given.
+    pub source: Option<IpAddr>,
 }
 
 /// A node's certificate and key, for TLS. `Debug` shows neither.
@@ -70,7 +73,7 @@ pub(super) async fn connect(contact: &Contact<'_>) -> Result<Connection, JoinErr
     let unreachable = |error: io::Error| {
         JoinError::new(Code::ServerUnreachable, format!("cannot reach {endpoint}: {error}"))
     };
-    let tcp = connect_tcp(endpoint).await.map_err(unreachable)?;
+    let tcp = connect_tcp(endpoint, contact.source).await.map_err(unreachable)?;
     // Small messages that wait for each other: Nagle's algorithm would add 40 ms to each.
     tcp.set_nodelay(true).map_err(unreachable)?;
     let mut tls = TlsConnector::from(Arc::new(client_config(contact)?))
@@ -97,16 +100,27 @@ pub(super) async fn connect(contact: &Contact<'_>) -> Result<Connection, JoinErr
 
 /// Tries each address of the name for a while, so that one that swallows packets (IPv6 without a
 /// route, a dead replica) does not use up the time of the others.
-async fn connect_tcp(endpoint: &Endpoint) -> io::Result<TcpStream> {
+async fn connect_tcp(endpoint: &Endpoint, source: Option<IpAddr>) -> io::Result<TcpStream> {
     let mut last = io::Error::other("the name has no address");
     for address in tokio::net::lookup_host(endpoint.address()).await? {
-        match timeout(ADDRESS_TIMEOUT, TcpStream::connect(address)).await {
+        match timeout(ADDRESS_TIMEOUT, connect_from(source, address)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => last = error,
             Err(_) => last = io::Error::other(format!("{address} did not answer")),
         }
     }
     Err(last)
+}
+
+async fn connect_from(source: Option<IpAddr>, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    if let Some(source) = source {
+        socket.bind(SocketAddr::new(source, 0))?;
+    }
+    socket.connect(address).await
 }
 
 fn client_config(contact: &Contact<'_>) -> Result<ClientConfig, JoinError> {

@@ -110,7 +110,8 @@ impl std::fmt::Debug for Connection {
 impl Connection {
     /// Connects and authenticates the server; nothing of the node is sent before that.
     pub async fn open(endpoint: &Endpoint, trust: &ServerTrust) -> Result<Self, JoinError> {
-        Self::to(&Contact { endpoint, trust, trust_domain: None, identity: None }).await
+        Self::to(&Contact { endpoint, trust, trust_domain: None, identity: None, source: None })
+            .await
     }
 
     /// Likewise, with what the node knows of the server and shows to it.

@@ -6,6 +6,7 @@ mod binding;
 mod cloud;
 mod code;
 mod identifier;
+mod json_text;
 mod key;
 mod spiffe;
 mod timestamp;
@@ -18,6 +19,7 @@ pub use identifier::{
     CorrelationId, InvalidIdentifier, NodeId, NodeName, PolicyHash, PolicyName, Serial, Subject,
     TokenName,
 };
+pub use json_text::JsonText;
 pub use key::{InvalidPublicKey, KeyDigest, PublicKey};
 pub use spiffe::{InvalidSpiffeId, SpiffeId, TrustDomain};
 pub use timestamp::{InvalidTime, Lifetime, Timestamp};

@@ -50,8 +50,8 @@ fn enrolled(
     let unreadable = |why: &dyn std::fmt::Display| {
         StoreUnavailable(format!("the enrollment of {} cannot be read: {why}", node.node_id))
     };
-    let values =
-        ClaimValues::from_json(declaration, &node.claims).map_err(|error| unreadable(&error))?;
+    let values = ClaimValues::from_json(declaration, node.claims.raw())
+        .map_err(|error| unreadable(&error))?;
     let policy = node.policy.parse().map_err(|error| unreadable(&error))?;
     let (subject, is_bound) = (node.subject.clone(), node.state == State::Bound);
     Ok(Some(Enrolled { subject, values, epoch: node.epoch, policy, is_bound }))

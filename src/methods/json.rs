@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::{
     ClaimValues, Contradiction, Declaration, FactValues, Instance, Proof, Provenance, Value,
 };
-use crate::domain::{Code, Lifetime, Timestamp};
+use crate::domain::{Code, JsonText, Lifetime, Timestamp};
 
 /// JSON that is no claims or facts of this build's methods.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -83,14 +83,21 @@ impl From<ContradictionDocument> for Contradiction {
 impl ClaimValues {
     /// As JSON.
     pub fn to_json(&self) -> serde_json::Value {
-        let documents: BTreeMap<_, _> = self
-            .iter()
+        serde_json::to_value(self.documents()).unwrap_or_default()
+    }
+
+    /// As the text of the same.
+    pub fn to_json_text(&self) -> JsonText {
+        JsonText::of(&self.documents()).unwrap_or_default()
+    }
+
+    fn documents(&self) -> BTreeMap<&'static str, ClaimDocument> {
+        self.iter()
             .map(|(name, claim)| {
                 let hinted = claim.provenance == Provenance::Hinted;
                 (name, ClaimDocument { value: document(&claim.value), hinted })
             })
-            .collect();
-        serde_json::to_value(documents).unwrap_or_default()
+            .collect()
     }
 
     /// From JSON; names that the method does not know are left out, for no rule can ask for them.
@@ -212,6 +219,8 @@ mod tests {
         claims.insert("region", Value::Text("us-west-2".to_owned()), Provenance::Proven);
         claims.insert("account_id", Value::Text("1".to_owned()), Provenance::Hinted);
         assert_eq!(ClaimValues::from_json(method, claims.to_json()).unwrap(), claims);
+        let text = claims.to_json_text();
+        assert_eq!(ClaimValues::from_json(method, text.raw()).unwrap(), claims);
         let instance = Instance::Known(BTreeMap::from([
             ("tags", Some(Value::Tags(BTreeMap::from([("a".to_owned(), "b".to_owned())])))),
             ("launch_time", Some(Value::Time(Timestamp::from_unix_seconds(5)))),

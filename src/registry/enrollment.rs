@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Change, Issue, PresentedCertificate, Ruling};
 use crate::domain::{
-    KeyDigest, NodeId, PolicyHash, Serial, Subject, Timestamp, Token, TokenKey, TokenName,
+    JsonText, KeyDigest, NodeId, PolicyHash, Serial, Subject, Timestamp, Token, TokenKey, TokenName,
 };
 use crate::policy::{Approval, Strength};
 
@@ -48,7 +48,7 @@ pub struct Enrollment {
     pub labels: BTreeMap<String, String>,
     /// What the evidence said at the latest decision, so that another policy set can be held against
     /// it without asking the node.
-    pub claims: serde_json::Value,
+    pub claims: JsonText,
     /// The certificate in use.
     pub current: Issue,
     /// The certificate that follows it: made at a renewal, and in use once the node has shown it.
@@ -224,7 +224,7 @@ impl Enrollment {
                 .labels()
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),
-            claims: approval.claims().values().to_json(),
+            claims: approval.claims().values().to_json_text(),
             current: Issue::of(approval, strength),
             next: None,
             // What is revoked has an entry of its own and is kept no longer.

@@ -1,7 +1,7 @@
 //! Metrics, named `muster_…`; every label value is of a closed set.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -17,6 +17,7 @@ use super::exchange::Kind;
 use super::publisher::{Board, Status, TargetKey};
 use crate::aws::{CallCounts, CallStatistics};
 use crate::domain::{Lifetime, Timestamp};
+use crate::store::StoreStatistics;
 
 /// Labels of a finished join or renewal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -62,8 +63,12 @@ pub(super) struct Metrics {
 
 impl Metrics {
     /// Metrics of a server that makes these calls and publishes these tokens.
-    pub(super) fn new(calls: Arc<CallStatistics>, publications: Arc<Board>) -> Self {
-        let mut registry = Registry::with_prefix("muster");
+    pub(super) fn new(
+        calls: Arc<CallStatistics>,
+        publications: Arc<Board>,
+        store: Arc<StoreStatistics>,
+    ) -> Self {
+        let mut registry = collected(calls, publications, store);
         let joins = Family::default();
         registry.register("joins", "Finished joins by method and code", joins.clone());
         let renewals = Family::default();
@@ -114,8 +119,6 @@ impl Metrics {
             "audit_counted",
             "Refusals that were counted without a record of their own",
         );
-        registry.register_collector(Box::new(CloudCollector(calls)));
-        registry.register_collector(Box::new(PublicationCollector(publications)));
         Self {
             registry,
             joins,
@@ -153,11 +156,42 @@ impl Metrics {
     }
 }
 
+/// A registry of what is counted elsewhere.
+fn collected(
+    calls: Arc<CallStatistics>,
+    publications: Arc<Board>,
+    store: Arc<StoreStatistics>,
+) -> Registry {
+    let mut registry = Registry::with_prefix("muster");
+    registry.register_collector(Box::new(CloudCollector(calls)));
+    registry.register_collector(Box::new(PublicationCollector(publications)));
+    registry.register_collector(Box::new(StoreCollector(store)));
+    registry
+}
+
 /// A new metric, in the registry.
 fn registered<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
     let metric = M::default();
     registry.register(name, help, metric.clone());
     metric
+}
+
+/// Work of the store, read where it is counted.
+#[derive(Debug)]
+struct StoreCollector(Arc<StoreStatistics>);
+
+impl Collector for StoreCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let StoreStatistics { transactions, commits } = self.0.as_ref();
+        for (name, help, count) in [
+            ("store_transactions", "Transactions that the store applied", transactions),
+            ("store_commits", "Commits that waited for the disk; transactions share them", commits),
+        ] {
+            let counter = ConstCounter::new(count.load(Ordering::Relaxed));
+            counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        }
+        Ok(())
+    }
 }
 
 /// Calls to AWS, read where they are counted.

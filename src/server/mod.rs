@@ -2,6 +2,7 @@
 //! knows which backends exist.
 
 mod authority;
+mod baseline;
 mod cloud;
 mod config;
 mod data_directory;
@@ -27,6 +28,7 @@ mod tls;
 mod tokens;
 
 pub use authority::Backend;
+pub use baseline::AnswerSizes;
 pub use cloud::Cloud;
 pub use config::{Config, ConfigFile, EXAMPLE, InvalidConfig, Overrides};
 pub use data_directory::{
@@ -36,5 +38,5 @@ pub use explanation::Explainer;
 pub use local::{BundleFormat, Command, LocalError, LockWanted, Reply, TokenWanted};
 pub use policy_history::{AlteredSet, Load, PolicyHistory};
 pub use reload::read_certificates;
-pub use run::{Ready, Running, StartError, start};
+pub use run::{Ready, Running, StartError, start, start_baseline};
 pub use tls::UnusableTls;

@@ -245,7 +245,7 @@ fn still_admits(set: &PolicySet, node: &Enrollment, now: Timestamp) -> bool {
     let Some(method) = methods::ALL.iter().find(|method| method.name == node.method) else {
         return false;
     };
-    ClaimValues::from_json(method, &node.claims)
+    ClaimValues::from_json(method, node.claims.raw())
         .is_ok_and(|claims| set.may_admit(&node.policy, method.name, &claims, node.epoch, now))
 }
 

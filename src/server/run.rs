@@ -14,6 +14,7 @@ use tonic::service::Routes;
 use tracing::{info, warn};
 
 use super::authority;
+use super::baseline::{self, AnswerSizes};
 use super::cloud::{Cloud, Reached};
 use super::config::Config;
 use super::data_directory::{DataDirectory, UnusableDirectory, socket_path};
@@ -194,6 +195,23 @@ struct Listeners {
 
 /// Starts a server: when this returns, nodes can join.
 pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
+    start_serving(config, clock, None).await
+}
+
+/// Starts a server that answers every join with bytes of no meaning: what benchmarks compare with.
+pub async fn start_baseline(
+    config: Config,
+    clock: Clock,
+    sizes: AnswerSizes,
+) -> Result<Running, StartError> {
+    start_serving(config, clock, Some(sizes)).await
+}
+
+async fn start_serving(
+    config: Config,
+    clock: Clock,
+    empty: Option<AnswerSizes>,
+) -> Result<Running, StartError> {
     let foundation = lay_foundation(&config, &clock).await?;
     let listeners = open_listeners(&config, &foundation.data).await?;
     let own =
@@ -220,7 +238,12 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
 
     let (stop, stopped) = watch::channel(false);
     let mut running = JoinSet::new();
-    spawn_services(&mut running, &config, &foundation, listeners, &certificates, &stopped).await?;
+    let served = match empty {
+        Some(sizes) => baseline::routes(sizes),
+        None => routes(&foundation, config.cloud.wants_fips()).await,
+    };
+    let services = (listeners, served);
+    spawn_services(&mut running, &config, &foundation, services, &certificates, &stopped).await?;
     let Foundation { data, store, audit, authorities, reloader, joins, metrics, calls, .. } =
         foundation;
     let background = tasks::Background {
@@ -252,7 +275,9 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
 async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, StartError> {
     let is_simulation = config.simulation.is_some();
     let data = DataDirectory::open(&config.data_dir, config.trust_domain.as_ref(), is_simulation)?;
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&data.store())?);
+    let store = SqliteStore::open(&data.store())?;
+    let statistics = store.statistics();
+    let store: Arc<dyn Store> = Arc::new(store);
     let audit = Arc::new(Audit::new(Arc::clone(&store), clock.clone())?);
     let registry = Registry::new(Arc::clone(&store));
     policies::prepare_default(config)?;
@@ -267,7 +292,7 @@ async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, St
     let policies = policies::load(config, &vocabulary, clock)?;
     policies::keep(&registry, &policies).await?;
     let board = Arc::new(Board::new(clock.clone()));
-    let metrics = Arc::new(Metrics::new(Arc::clone(&calls), Arc::clone(&board)));
+    let metrics = Arc::new(Metrics::new(Arc::clone(&calls), Arc::clone(&board), statistics));
     metrics.policies.set(i64::try_from(policies.len()).unwrap_or(i64::MAX));
     let (authorities, authority) = authority::open(config, &data, store.as_ref(), clock).await?;
     authority.check().await?;
@@ -341,7 +366,7 @@ async fn spawn_services(
     running: &mut JoinSet<()>,
     config: &Config,
     foundation: &Foundation,
-    listeners: Listeners,
+    (listeners, served): (Listeners, Routes),
     certificates: &Arc<ListenerCertificates>,
     stopped: &watch::Receiver<bool>,
 ) -> Result<(), StartError> {
@@ -355,7 +380,7 @@ async fn spawn_services(
     running.spawn(listener::serve(
         listeners.join.0,
         tls,
-        routes(&foundation.joins, metrics, config.cloud.wants_fips()).await,
+        served,
         limits,
         balancers,
         Arc::clone(metrics),
@@ -444,10 +469,11 @@ fn warning(config: &Config) -> Option<&'static str> {
     }
 }
 
-async fn routes(joins: &Arc<JoinService>, metrics: &Arc<Metrics>, fips_wanted: bool) -> Routes {
+async fn routes(foundation: &Foundation, fips_wanted: bool) -> Routes {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<JoinServiceServer<Api>>().await;
     health.set_serving::<NodeServiceServer<Api>>().await;
+    let Foundation { joins, metrics, .. } = foundation;
     let api = Api::new(Arc::clone(joins), Arc::clone(metrics), fips_wanted);
     let join = JoinServiceServer::new(api.clone())
         .max_decoding_message_size(MESSAGE_BYTES_MAX)

@@ -61,6 +61,40 @@ mod sqlite {
         assert_eq!(entries[1].hash, link(entries[0].hash, "log", 2, b"second"));
     }
 
+    // The tables of version 1, as it made them.
+    const VERSION_1: &str = "
+        CREATE TABLE entries (key TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL,
+            version INTEGER NOT NULL, expires_at INTEGER) STRICT, WITHOUT ROWID;
+        CREATE INDEX entries_by_expiry ON entries (expires_at) WHERE expires_at IS NOT NULL;
+        CREATE TABLE records (log TEXT NOT NULL, sequence INTEGER NOT NULL, payload BLOB NOT NULL,
+            hash BLOB NOT NULL, PRIMARY KEY (log, sequence)) STRICT, WITHOUT ROWID;
+        CREATE TABLE commits (token BLOB PRIMARY KEY NOT NULL, revision INTEGER NOT NULL,
+            appended TEXT NOT NULL) STRICT, WITHOUT ROWID;
+        CREATE TABLE revision (only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+            value INTEGER NOT NULL) STRICT;
+        INSERT INTO revision VALUES (1, 7);
+        INSERT INTO entries VALUES ('b', x'32', 7, NULL), ('a', x'31', 3, 10);
+        PRAGMA application_id = 1836282994; PRAGMA user_version = 1;";
+
+    #[tokio::test]
+    async fn a_file_of_version_1_is_brought_up_to_date() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.db");
+        rusqlite::Connection::open(&path).unwrap().execute_batch(VERSION_1).unwrap();
+        assert!(SqliteStore::open_read_only(&path).unwrap_err().0.contains("muster server"));
+        let store = SqliteStore::open(&path).unwrap();
+        let found = store.get_all(&[key("a"), key("b")]).await.unwrap();
+        let versions: Vec<_> = found.into_iter().flatten().map(|one| one.version).collect();
+        assert_eq!(versions, [3, 7]);
+        let sweep = Transaction {
+            sweep_expired: Some(Timestamp::from_unix_seconds(20)),
+            ..Transaction::default()
+        };
+        assert_eq!(store.commit(sweep).await.unwrap().revision, 8);
+        assert_eq!(store.get(&key("a")).await.unwrap(), None);
+        assert!(SqliteStore::open_read_only(&path).is_ok());
+    }
+
     #[tokio::test]
     async fn a_file_of_another_kind_or_version_is_refused() {
         let directory = tempfile::tempdir().unwrap();
@@ -233,7 +267,9 @@ async fn what_a_backend_could_not_do_is_refused(store: Arc<dyn Store>) {
     };
     let too_long_a_key = put(&"k".repeat(KEY_BYTES_MAX + 1), "x");
     let too_long_a_value = put("a", &"v".repeat(VALUE_BYTES_MAX + 1));
-    for transaction in [too_many, too_long_a_key, too_long_a_value] {
+    let once = Count { key: key("n"), below: 9, expires_at: None };
+    let twice = Transaction { counts: vec![once.clone(), once], ..Transaction::default() };
+    for transaction in [too_many, too_long_a_key, too_long_a_value, twice] {
         assert!(matches!(store.commit(transaction).await, Err(CommitError::Unavailable(_))));
     }
     assert!(store.scan("", None, 10).await.unwrap().items.is_empty());

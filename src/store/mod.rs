@@ -12,7 +12,9 @@ mod sqlite;
 
 pub use chain::{ChainHash, LogEntry, link};
 pub use memory::MemoryStore;
-pub use sqlite::SqliteStore;
+pub use sqlite::{SqliteStore, StoreStatistics};
+
+use std::collections::HashSet;
 
 use crate::domain::Timestamp;
 
@@ -76,7 +78,7 @@ pub struct Transaction {
     pub puts: Vec<Put>,
     /// Keys to remove; removing what is not there is no error.
     pub deletes: Vec<Key>,
-    /// Numbers to count up.
+    /// Numbers to count up, each once.
     pub counts: Vec<Count>,
     /// Records to append, each to the log of its name.
     pub appends: Vec<Append>,
@@ -220,6 +222,10 @@ impl Transaction {
         }
         if keys.into_iter().any(|key| key.0.len() > KEY_BYTES_MAX) {
             return Err(StoreUnavailable("a key is too long".to_owned()));
+        }
+        let counted: HashSet<_> = self.counts.iter().map(|count| &count.key).collect();
+        if counted.len() < self.counts.len() {
+            return Err(StoreUnavailable("a number is counted twice in a transaction".to_owned()));
         }
         if values.into_iter().any(|length| length > VALUE_BYTES_MAX) {
             return Err(StoreUnavailable("a value is too long".to_owned()));

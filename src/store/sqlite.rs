@@ -1,40 +1,45 @@
 //! The store in one SQLite file: WAL, `synchronous = FULL`, one writer thread.
 //!
 //! The writer drains a bounded queue into one transaction per fsync (group commit) and answers the
-//! waiters after the commit. Each waiter's changes stand in a savepoint of their own, so one broken
-//! condition fails one waiter, not the batch.
+//! waiters after the commit. Of each waiter everything is checked before anything is written, so one
+//! broken condition fails one waiter, not the batch.
 
+mod readers;
 mod schema;
 mod writer;
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
     ChainHash, CommitError, Committed, Key, LogEntry, Page, Store, StoreUnavailable, Transaction,
     Versioned,
 };
+use readers::Readers;
 use writer::{Job, run_writer};
 
 /// How many transactions may wait for the writer.
 const QUEUE_LENGTH: usize = 4096;
-/// How many connections are kept for reading.
-const IDLE_READERS: usize = 4;
 
 /// A store in a file.
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
     jobs: mpsc::Sender<Job>,
-    readers: Arc<Readers>,
+    readers: Readers,
+    statistics: Arc<StoreStatistics>,
 }
 
-#[derive(Debug)]
-struct Readers {
-    path: PathBuf,
-    idle: Mutex<Vec<Connection>>,
+/// How much the writer has done.
+#[derive(Debug, Default)]
+pub struct StoreStatistics {
+    /// Transactions that were applied.
+    pub transactions: AtomicU64,
+    /// Commits of the file, each of which waits for the disk once.
+    pub commits: AtomicU64,
 }
 
 impl SqliteStore {
@@ -43,60 +48,26 @@ impl SqliteStore {
         let connection = Connection::open(path).map_err(unavailable)?;
         schema::prepare(&connection)?;
         let (jobs, queue) = mpsc::channel(QUEUE_LENGTH);
+        let statistics = Arc::<StoreStatistics>::default();
+        let counted = Arc::clone(&statistics);
         std::thread::Builder::new()
             .name("muster-store".to_owned())
-            .spawn(move || run_writer(connection, queue))
+            .spawn(move || run_writer(connection, queue, &counted))
             .map_err(|error| StoreUnavailable(format!("cannot start the writer: {error}")))?;
-        let readers = Readers { path: path.to_owned(), idle: Mutex::new(Vec::new()) };
-        Ok(Self { jobs, readers: Arc::new(readers) })
+        Ok(Self { jobs, readers: Readers::start(path)?, statistics })
+    }
+
+    /// How much was written since it was opened.
+    pub fn statistics(&self) -> Arc<StoreStatistics> {
+        Arc::clone(&self.statistics)
     }
 
     /// Opens the file for reading alone: for looking at a data directory without its server.
     pub fn open_read_only(path: &Path) -> Result<Self, StoreUnavailable> {
-        let connection = open_reader(path)?;
-        schema::check_version(&connection)?;
+        schema::check_version(&readers::open(path)?)?;
         let (jobs, _closed) = mpsc::channel(1);
-        let readers = Readers { path: path.to_owned(), idle: Mutex::new(vec![connection]) };
-        Ok(Self { jobs, readers: Arc::new(readers) })
+        Ok(Self { jobs, readers: Readers::start(path)?, statistics: Arc::default() })
     }
-
-    async fn read<T: Send + 'static>(
-        &self,
-        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreUnavailable> {
-        let readers = Arc::clone(&self.readers);
-        tokio::task::spawn_blocking(move || {
-            let connection = readers.take()?;
-            let result = query(&connection).map_err(unavailable);
-            if result.is_ok() {
-                readers.give_back(connection);
-            }
-            result
-        })
-        .await
-        .map_err(|_| StoreUnavailable("a read was cancelled".to_owned()))?
-    }
-}
-
-impl Readers {
-    fn take(&self) -> Result<Connection, StoreUnavailable> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        idle.map_or_else(|| open_reader(&self.path), Ok)
-    }
-
-    fn give_back(&self, connection: Connection) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < IDLE_READERS {
-            idle.push(connection);
-        }
-    }
-}
-
-fn open_reader(path: &Path) -> Result<Connection, StoreUnavailable> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(unavailable)?;
-    connection.busy_timeout(schema::BUSY_TIMEOUT).map_err(unavailable)?;
-    Ok(connection)
 }
 
 fn unavailable(error: impl std::fmt::Display) -> StoreUnavailable {
@@ -111,18 +82,19 @@ impl Store for SqliteStore {
 
     async fn get_all(&self, keys: &[Key]) -> Result<Vec<Option<Versioned>>, StoreUnavailable> {
         let keys = keys.to_vec();
-        self.read(move |connection| {
-            let mut statement =
-                connection.prepare_cached("SELECT value, version FROM entries WHERE key = ?1")?;
-            let mut read = |key: &Key| {
-                let found = statement.query_row([key.as_str()], |row| {
-                    Ok(Versioned { value: row.get(0)?, version: row.get(1)? })
-                });
-                found.optional()
-            };
-            keys.iter().map(&mut read).collect()
-        })
-        .await
+        self.readers
+            .read(move |connection| {
+                let mut statement = connection
+                    .prepare_cached("SELECT value, version FROM entries WHERE key = ?1")?;
+                let mut read = |key: &Key| {
+                    let found = statement.query_row([key.as_str()], |row| {
+                        Ok(Versioned { value: row.get(0)?, version: row.get(1)? })
+                    });
+                    found.optional()
+                };
+                keys.iter().map(&mut read).collect()
+            })
+            .await
     }
 
     async fn scan(
@@ -136,21 +108,22 @@ impl Store for SqliteStore {
         let start = after.map_or("", Key::as_str).to_owned();
         let prefix = prefix.to_owned();
         let wanted = limit.saturating_add(1);
-        self.read(move |connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT key, value, version FROM entries
+        self.readers
+            .read(move |connection| {
+                let mut statement = connection.prepare_cached(
+                    "SELECT key, value, version FROM entries
                  WHERE key >= ?1 AND key < ?2 AND key > ?3 ORDER BY key LIMIT ?4",
-            )?;
-            let rows = statement.query_map(params![prefix, end, start, wanted], |row| {
-                let value = Versioned { value: row.get(1)?, version: row.get(2)? };
-                Ok((Key(row.get(0)?), value))
-            })?;
-            let mut items = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-            let more = items.len() > limit;
-            items.truncate(limit);
-            Ok(Page { items, more })
-        })
-        .await
+                )?;
+                let rows = statement.query_map(params![prefix, end, start, wanted], |row| {
+                    let value = Versioned { value: row.get(1)?, version: row.get(2)? };
+                    Ok((Key(row.get(0)?), value))
+                })?;
+                let mut items = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+                let more = items.len() > limit;
+                items.truncate(limit);
+                Ok(Page { items, more })
+            })
+            .await
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<Committed, CommitError> {
@@ -162,20 +135,21 @@ impl Store for SqliteStore {
     }
 
     async fn logs(&self) -> Result<Vec<String>, StoreUnavailable> {
-        self.read(|connection| {
-            // One index look-up for each log; DISTINCT would read the index of every record.
-            let mut statement = connection.prepare_cached(
-                "WITH RECURSIVE logs (log) AS (
+        self.readers
+            .read(|connection| {
+                // One index look-up for each log; DISTINCT would read the index of every record.
+                let mut statement = connection.prepare_cached(
+                    "WITH RECURSIVE logs (log) AS (
                      SELECT min(log) FROM records
                      UNION ALL
                      SELECT (SELECT min(log) FROM records WHERE log > logs.log)
                      FROM logs WHERE log IS NOT NULL
                  )
                  SELECT log FROM logs WHERE log IS NOT NULL",
-            )?;
-            statement.query_map([], |row| row.get(0))?.collect()
-        })
-        .await
+                )?;
+                statement.query_map([], |row| row.get(0))?.collect()
+            })
+            .await
     }
 
     async fn read_log(
@@ -185,21 +159,22 @@ impl Store for SqliteStore {
         limit: usize,
     ) -> Result<Vec<LogEntry>, StoreUnavailable> {
         let log = log.to_owned();
-        self.read(move |connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT sequence, payload, hash FROM records
+        self.readers
+            .read(move |connection| {
+                let mut statement = connection.prepare_cached(
+                    "SELECT sequence, payload, hash FROM records
                  WHERE log = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3",
-            )?;
-            statement
-                .query_map(params![log, after, limit], |row| {
-                    Ok(LogEntry {
-                        sequence: row.get(0)?,
-                        payload: row.get(1)?,
-                        hash: ChainHash(row.get(2)?),
-                    })
-                })?
-                .collect()
-        })
-        .await
+                )?;
+                statement
+                    .query_map(params![log, after, limit], |row| {
+                        Ok(LogEntry {
+                            sequence: row.get(0)?,
+                            payload: row.get(1)?,
+                            hash: ChainHash(row.get(2)?),
+                        })
+                    })?
+                    .collect()
+            })
+            .await
     }
 }

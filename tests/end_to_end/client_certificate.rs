@@ -94,8 +94,13 @@ async fn renew(
     let identity = ClientIdentity::new(vec![leaf], key.serialize_der().into());
     assert_eq!(format!("{identity:?}"), "ClientIdentity");
     let trust = ServerTrust::Roots(vec![join_root.root.clone()]);
-    let contact =
-        Contact { endpoint, trust: &trust, trust_domain: None, identity: Some(&identity) };
+    let contact = Contact {
+        endpoint,
+        trust: &trust,
+        trust_domain: None,
+        identity: Some(&identity),
+        source: None,
+    };
     let connection = match Connection::to(&contact).await {
         Ok(connection) => connection,
         Err(error) => return error,
@@ -128,8 +133,13 @@ async fn a_server_of_another_trust_domain_is_not_believed_though_its_root_is() {
     let endpoint = strict_server(&join_root, &node_ca).await;
     let trust = ServerTrust::Roots(vec![join_root.root.clone()]);
     let known: TrustDomain = "test.example.org".parse().unwrap();
-    let contact =
-        Contact { endpoint: &endpoint, trust: &trust, trust_domain: Some(&known), identity: None };
+    let contact = Contact {
+        endpoint: &endpoint,
+        trust: &trust,
+        trust_domain: Some(&known),
+        identity: None,
+        source: None,
+    };
     let error = Connection::to(&contact).await.unwrap_err();
     assert_eq!(error.code, Code::ServerUntrusted);
     assert!(error.message.contains("test.example.org"), "{error}");

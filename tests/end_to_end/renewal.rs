@@ -87,7 +87,8 @@ async fn renew(
 ) -> Result<(), JoinError> {
     let (endpoint, pin) = (site.address().parse().unwrap(), parse_pin(site.pin()).unwrap());
     let trust = ServerTrust::Pins(vec![pin]);
-    let contact = Contact { endpoint: &endpoint, trust: &trust, trust_domain: None, identity };
+    let contact =
+        Contact { endpoint: &endpoint, trust: &trust, trust_domain: None, identity, source: None };
     let node = Node { document: document.to_owned(), key: KeyPair::generate().unwrap() };
     let public_key = PublicKey::from_spki_der(&node.key.subject_public_key_info()).unwrap();
     let request = Request { policy: "web", method: "ec2", public_key: &public_key, facts: "test" };

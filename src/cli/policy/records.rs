@@ -103,15 +103,11 @@ impl Detail {
     pub(super) fn told(&self, at: Timestamp) -> Option<Told> {
         let name = self.method.as_deref()?;
         let method = *methods::ALL.iter().find(|method| method.name == name)?;
-        let claims = ClaimValues::from_json(method, &mut parser(self.claims.as_ref()?)).ok()?;
-        let facts = self.facts.as_ref();
-        let facts = facts.and_then(|json| FactValues::from_json(method, &mut parser(json)).ok());
+        let claims = ClaimValues::from_json(method, self.claims.as_deref()?).ok()?;
+        let facts = self.facts.as_deref();
+        let facts = facts.and_then(|json| FactValues::from_json(method, json).ok());
         Some(Told { method, claims, facts, epoch: self.epoch.unwrap_or(at) })
     }
-}
-
-fn parser(json: &RawValue) -> serde_json::Deserializer<serde_json::de::StrRead<'_>> {
-    serde_json::Deserializer::from_str(json.get())
 }
 
 impl Source {

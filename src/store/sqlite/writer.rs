@@ -1,6 +1,7 @@
 //! The writer thread: group commit.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::{mpsc, oneshot};
@@ -9,6 +10,7 @@ use super::super::{
     ChainHash, CommitError, Committed, Condition, Count, Key, StoreUnavailable, Transaction,
     Versioned, link,
 };
+use super::StoreStatistics;
 use crate::domain::Timestamp;
 
 /// How many transactions share an fsync at most: bounds how long the first of them waits.
@@ -26,7 +28,11 @@ pub(super) struct Job {
 type Outcome = Result<Committed, CommitError>;
 
 /// Runs until the queue closes.
-pub(super) fn run_writer(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
+pub(super) fn run_writer(
+    mut connection: Connection,
+    mut queue: mpsc::Receiver<Job>,
+    statistics: &StoreStatistics,
+) {
     let mut heads = Heads::default();
     while let Some(first) = queue.blocking_recv() {
         let mut jobs = vec![first];
@@ -37,6 +43,9 @@ pub(super) fn run_writer(mut connection: Connection, mut queue: mpsc::Receiver<J
         let (transactions, answers): (Vec<_>, Vec<_>) =
             jobs.into_iter().map(|job| (job.transaction, job.answer)).unzip();
         let outcomes = commit_batch(&mut connection, &mut heads, &transactions);
+        let applied = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+        statistics.transactions.fetch_add(applied as u64, Ordering::Relaxed);
+        statistics.commits.fetch_add(1, Ordering::Relaxed);
         for (answer, outcome) in answers.into_iter().zip(outcomes) {
             // A waiter that gave up finds its outcome by reading.
             let _gone = answer.send(outcome);
@@ -65,53 +74,72 @@ fn try_commit_batch(
     heads: &mut Heads,
     transactions: &[Transaction],
 ) -> rusqlite::Result<Vec<Outcome>> {
-    let mut batch =
-        connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    let mut revision: u64 = batch.query_row("SELECT value FROM revision", [], |row| row.get(0))?;
+    let batch = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let mut revision: u64 =
+        batch.prepare_cached("SELECT value FROM revision")?.query_row([], |row| row.get(0))?;
     let mut outcomes = Vec::with_capacity(transactions.len());
     for transaction in transactions {
-        let own = batch.savepoint()?;
-        let outcome = apply(&own, heads, transaction, revision + 1)?;
-        if outcome.is_ok() {
-            own.commit()?;
-            revision += 1;
-        }
-        // Dropped otherwise, which rolls back to the savepoint.
+        let outcome = match check(&batch, transaction)? {
+            Checked::Before(first) => Ok(first),
+            Checked::Refused(error) => Err(error),
+            Checked::Holds(counted) => {
+                revision += 1;
+                Ok(apply(&batch, heads, transaction, &counted, revision)?)
+            }
+        };
         outcomes.push(outcome);
     }
-    batch.execute("UPDATE revision SET value = ?1", [revision])?;
-    batch.execute(
-        "DELETE FROM commits WHERE revision < ?1",
-        [revision.saturating_sub(TOKENS_KEPT)],
-    )?;
+    batch.prepare_cached("UPDATE revision SET value = ?1")?.execute([revision])?;
+    batch
+        .prepare_cached("DELETE FROM commits WHERE revision < ?1")?
+        .execute([revision.saturating_sub(TOKENS_KEPT)])?;
     batch.commit()?;
     Ok(outcomes)
 }
 
-/// Applies one transaction. The outer error is the store's, the inner one the transaction's.
+/// What is to become of a transaction. Nothing is written yet, so that one that is refused has left
+/// nothing behind in the batch.
+enum Checked {
+    /// It was applied before.
+    Before(Committed),
+    /// It cannot be applied.
+    Refused(CommitError),
+    /// It can; these are the numbers that it counts to.
+    Holds(Vec<u64>),
+}
+
+fn check(connection: &Connection, transaction: &Transaction) -> rusqlite::Result<Checked> {
+    if let Some(first) = earlier_outcome(connection, transaction.token)? {
+        return Ok(Checked::Before(first));
+    }
+    for condition in &transaction.conditions {
+        if !holds(connection, condition)? {
+            return Ok(Checked::Refused(CommitError::Conflict(condition.key().clone())));
+        }
+    }
+    let mut counted = Vec::with_capacity(transaction.counts.len());
+    for count in &transaction.counts {
+        match Count::read(find(connection, &count.key)?.as_ref()) {
+            Ok(number) if number < count.below => counted.push(number + 1),
+            Ok(_) => return Ok(Checked::Refused(CommitError::Conflict(count.key.clone()))),
+            Err(unreadable) => return Ok(Checked::Refused(unreadable.into())),
+        }
+    }
+    Ok(Checked::Holds(counted))
+}
+
+/// Writes what was checked. An error here is the file's, and the end of the whole batch.
 fn apply(
     connection: &Connection,
     heads: &mut Heads,
     transaction: &Transaction,
+    counted: &[u64],
     revision: u64,
-) -> rusqlite::Result<Outcome> {
-    if let Some(first) = earlier_outcome(connection, transaction.token)? {
-        return Ok(Ok(first));
-    }
-    for condition in &transaction.conditions {
-        if !holds(connection, condition)? {
-            return Ok(Err(CommitError::Conflict(condition.key().clone())));
-        }
-    }
+) -> rusqlite::Result<Committed> {
     for put in &transaction.puts {
         write(connection, &put.key, &put.value, put.expires_at, revision)?;
     }
-    for count in &transaction.counts {
-        let number = match Count::read(find(connection, &count.key)?.as_ref()) {
-            Ok(number) if number < count.below => number + 1,
-            Ok(_) => return Ok(Err(CommitError::Conflict(count.key.clone()))),
-            Err(unreadable) => return Ok(Err(unreadable.into())),
-        };
+    for (count, number) in transaction.counts.iter().zip(counted) {
         let value = number.to_string().into_bytes();
         write(connection, &count.key, &value, count.expires_at, revision)?;
     }
@@ -129,7 +157,7 @@ fn apply(
     }
     let committed = Committed { revision, appended };
     remember_token(connection, transaction.token, &committed)?;
-    Ok(Ok(committed))
+    Ok(committed)
 }
 
 fn write(
