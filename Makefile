@@ -3,7 +3,7 @@
 CARGO ?= cargo
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test soak ca-contract check bench fuzz deps help package package-check
+.PHONY: demo test soak torture ca-contract check bench fuzz deps help package package-check
 
 help: ## Shows this list.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -17,6 +17,9 @@ deps: ## Installs what the tests need beyond cargo (Debian packages, moto); asks
 
 test: deps ## Runs every test.
 	./scripts/run-tests
+
+torture: ## Joins nodes while the server is killed every 3 s, 200 rounds of 30 s: MUSTER_TORTURE_ROUNDS=200.
+	MUSTER_TORTURE_ROUNDS=$(or $(MUSTER_TORTURE_ROUNDS),200) $(CARGO) test --locked --test torture -- --nocapture
 
 ca-contract: deps ## Prints what each CA backend keeps of the contract, and how broken ones are caught.
 	$(CARGO) test --locked --test join contract::every_backend -- --nocapture
@@ -37,6 +40,7 @@ bench: ## Prints figures: start-up, one join, the price of proof, look-up, token
 	./benches/price-of-proof $(TARGET)/release/muster
 	./benches/price-of-tokens $(TARGET)/release/muster
 	./benches/price-of-review $(TARGET)/release/muster
+	$(CARGO) bench --locked --bench boot_storm -- --baseline --document-only --with-proof --hostile 90% --known 1000000
 
 fuzz: ## Fuzzes one target: make fuzz T=ber_cms SECONDS=60
 	./scripts/fuzz $(T) $(or $(SECONDS),60)

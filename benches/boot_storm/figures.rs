@@ -30,7 +30,7 @@ impl Outcome {
             Ok(joined) => {
                 self.took.push(joined.took);
                 self.retried += u64::from(joined.retried);
-                self.sizes = joined.sizes;
+                self.sizes = joined.answer.sizes();
             }
             Err(error) => *self.refused.entry(error.code.to_string()).or_default() += 1,
         }

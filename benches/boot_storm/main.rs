@@ -31,13 +31,14 @@ mod known;
 mod node;
 mod site;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
 use muster::clock::Clock;
 use muster::server::{AnswerSizes, Config, Overrides, start_baseline};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -46,7 +47,7 @@ use tokio::time::Instant;
 use figures::{Figures, Outcome};
 use hostile::Crowd;
 use node::Node;
-use site::{Cloud, Server};
+use site::{Cloud, Server, Size};
 
 /// How many nodes are on their way at a time where a crowd of strangers is measured: it is larger by
 /// its part, and all of them have to fit.
@@ -123,27 +124,27 @@ async fn measure(options: &Options) {
     let all_at_once = options.at_once.unwrap_or(options.instances);
     let document = Run { name: "document-only", at_once: all_at_once, with_proof: false };
     if options.baseline || options.document_only {
-        let (figures, sizes) = storm.breaks(document, Server::start(&storm.cloud), 0).await;
+        let (figures, sizes) = storm.breaks(document, Behind::Joins, 0).await;
         done(figures);
         if options.baseline {
-            let server = Server::baseline(&storm.cloud, sizes);
-            done(storm.breaks(Run { name: "baseline", ..document }, server, 0).await.0);
+            let run = Run { name: "baseline", ..document };
+            done(storm.breaks(run, Behind::Nobody(sizes), 0).await.0);
         }
     }
     if options.with_proof {
         let run = Run { name: "with-proof", with_proof: true, ..document };
-        done(storm.breaks(run, Server::start(&storm.cloud), 0).await.0);
+        done(storm.breaks(run, Behind::Joins, 0).await.0);
     }
     if let Some(percent) = options.hostile {
         let calm = Run { name: "calm", at_once: AT_ONCE_IN_A_CROWD, with_proof: false };
-        done(storm.breaks(calm, Server::start(&storm.cloud), 0).await.0);
+        done(storm.breaks(calm, Behind::Joins, 0).await.0);
         let strangers = AT_ONCE_IN_A_CROWD * percent / (100 - percent);
         let run = Run { name: "hostile", ..calm };
-        done(storm.breaks(run, Server::start(&storm.cloud), strangers).await.0);
+        done(storm.breaks(run, Behind::Joins, strangers).await.0);
     }
     if let Some(known) = options.known {
-        let server = storm.server_that_knows(known).await;
-        done(storm.breaks(Run { name: "known", ..document }, server, 0).await.0);
+        let run = Run { name: "known", ..document };
+        done(storm.breaks(run, Behind::Registry(known), 0).await.0);
     }
     let ratios = figures::ratios(&all);
     if is_json {
@@ -171,9 +172,21 @@ struct Run {
     with_proof: bool,
 }
 
+/// What stands behind the listener.
+#[derive(Clone, Copy)]
+enum Behind {
+    /// A new server.
+    Joins,
+    /// Empty answers, as long as these.
+    Nobody([usize; 4]),
+    /// A server that knows so many nodes already.
+    Registry(usize),
+}
+
 impl Storm {
     async fn prepare(options: &Options) -> Self {
-        let cloud = Cloud::start(options).await;
+        let cloud =
+            Cloud::start(Size { instances: options.instances, accounts: options.accounts }).await;
         let (mut nodes, mut strangers) = (Vec::new(), Vec::new());
         for instance in cloud.simulator.instances() {
             let node = Arc::new(Node::new(&cloud.simulator, &instance));
@@ -187,8 +200,13 @@ impl Storm {
     }
 
     /// Lets all nodes join this server, amidst so many strangers.
-    async fn breaks(&self, run: Run, server: Server, strangers: usize) -> (Figures, [usize; 4]) {
-        let server = Arc::new(server);
+    async fn breaks(&self, run: Run, behind: Behind, strangers: usize) -> (Figures, [usize; 4]) {
+        let data = tempfile::tempdir().unwrap();
+        let server = Arc::new(match behind {
+            Behind::Joins => Server::start(&self.cloud, data.path()),
+            Behind::Nobody(sizes) => Server::baseline(&self.cloud, data.path(), sizes),
+            Behind::Registry(known) => self.server_that_knows(known, data.path()).await,
+        });
         let crowd = Crowd::gather(strangers, &self.strangers, &server);
         if strangers > 0 {
             tokio::time::sleep(Duration::from_secs(2)).await;
@@ -218,13 +236,12 @@ impl Storm {
     }
 
     /// A server whose registry holds so many nodes beside.
-    async fn server_that_knows(&self, many: usize) -> Server {
-        let data = tempfile::tempdir().unwrap();
-        let server = Server::start_on(&self.cloud, data);
+    async fn server_that_knows(&self, many: usize, data: &Path) -> Server {
+        let server = Server::start(&self.cloud, data);
         Arc::clone(&self.nodes[0]).join(&server, false).await.unwrap();
-        let data = server.stop();
-        known::fill(&site::store_in(data.path()), many).await;
-        Server::start_on(&self.cloud, data)
+        server.end(Signal::TERM);
+        known::fill(&site::store_in(data), many).await;
+        Server::start(&self.cloud, data)
     }
 }
 

@@ -35,8 +35,23 @@ pub(crate) struct Joined {
     pub(crate) took: Duration,
     /// How often it was told to come again.
     pub(crate) retried: u32,
-    /// How long the parts of the answer are: certificate, anchor, join root, record.
-    pub(crate) sizes: [usize; 4],
+    pub(crate) answer: Answer,
+}
+
+/// What a node got.
+pub(crate) struct Answer {
+    /// How long certificate, anchor and join root are.
+    others: [usize; 3],
+    /// `node.json`.
+    pub(crate) record: String,
+}
+
+impl Answer {
+    /// How long its parts are: certificate, anchor, join root, record.
+    pub(crate) fn sizes(&self) -> [usize; 4] {
+        let [certificate, anchor, join_root] = self.others;
+        [certificate, anchor, join_root, self.record.len()]
+    }
 }
 
 impl Node {
@@ -69,7 +84,7 @@ impl Node {
         let (mut backoff, mut retried) = (BACKOFF_FIRST, 0);
         loop {
             let error = match self.attempt(server, policy, with_proof).await {
-                Ok(sizes) => return Ok(Joined { took: begun.elapsed(), retried, sizes }),
+                Ok(answer) => return Ok(Joined { took: begun.elapsed(), retried, answer }),
                 Err(error) => error,
             };
             let is_final = matches!(error.code.class(), Class::Denied | Class::Invalid);
@@ -83,22 +98,23 @@ impl Node {
         }
     }
 
-    async fn attempt(
+    /// One attempt under this policy.
+    pub(crate) async fn attempt(
         &self,
         server: &Server,
         policy: &str,
         with_proof: bool,
-    ) -> Result<[usize; 4], JoinError> {
+    ) -> Result<Answer, JoinError> {
         let connection = Connection::open(&server.endpoint, &server.trust).await?;
         let request =
             Request { policy, method: "ec2", public_key: &self.public_key, facts: "boot=storm" };
         let result = connection.join(&request, &Evidence { node: self, with_proof }).await?;
-        Ok([
+        let others = [
             result.certificate_chain.iter().map(Vec::len).sum(),
             result.trust_bundle.iter().map(Vec::len).sum(),
             result.join_root.len(),
-            result.node_record.len(),
-        ])
+        ];
+        Ok(Answer { others, record: result.node_record })
     }
 }
 

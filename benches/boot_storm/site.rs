@@ -5,16 +5,15 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use muster::client::{Endpoint, ServerTrust, parse_pin};
 use muster::clock::Clock;
 use muster::sim::{self, Scenario, Simulator};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-
-use crate::Options;
 
 const MUSTER: &str = env!("CARGO_BIN_EXE_muster");
 /// The regions' first; what is measured here does not depend on how many there are.
@@ -25,6 +24,13 @@ const SERVER_ACCOUNT: &str = "555566667777";
 pub(crate) const STRANGERS_ACCOUNT: &str = "999988887777";
 const STRANGERS: usize = 64;
 
+/// How large the cloud is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Size {
+    pub(crate) instances: usize,
+    pub(crate) accounts: usize,
+}
+
 /// The cloud: instances, and STS and EC2 with AWS's limits, served on loopback.
 pub(crate) struct Cloud {
     pub(crate) simulator: Arc<Simulator>,
@@ -32,8 +38,8 @@ pub(crate) struct Cloud {
 }
 
 impl Cloud {
-    pub(crate) async fn start(options: &Options) -> Self {
-        let scenario = Scenario::parse(&scenario(options)).unwrap();
+    pub(crate) async fn start(size: Size) -> Self {
+        let scenario = Scenario::parse(&scenario(size)).unwrap();
         let simulator = Arc::new(Simulator::new(&scenario, Clock::system()).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -42,7 +48,7 @@ impl Cloud {
         simulator.write(&directory.path().join("sim"), address).unwrap();
         let policies = directory.path().join("policies");
         fs::create_dir(&policies).unwrap();
-        fs::write(policies.join("storm.yaml"), self::policies(options)).unwrap();
+        fs::write(policies.join("storm.yaml"), self::policies(size)).unwrap();
         Self { simulator, directory }
     }
 
@@ -54,20 +60,20 @@ impl Cloud {
 }
 
 /// The accounts of the storm.
-fn accounts(options: &Options) -> impl Iterator<Item = String> {
-    (0..options.accounts).map(|number| format!("{:012}", 100_000_000_000_u64 + number as u64))
+fn accounts(size: Size) -> impl Iterator<Item = String> {
+    (0..size.accounts).map(|number| format!("{:012}", 100_000_000_000_u64 + number as u64))
 }
 
 /// STS as AWS's default quota has it; EC2 by the smaller of the buckets that AWS's documentation
 /// names for `DescribeInstances`.
-fn scenario(options: &Options) -> String {
+fn scenario(size: Size) -> String {
     let mut text = format!(
         "[server]\naccount = \"{SERVER_ACCOUNT}\"\n\
          [limits]\nsts = {{bucket = 600, refill = 600}}\nec2 = {{bucket = 50, refill = 10}}\n\
          [[instances]]\naccount = \"{STRANGERS_ACCOUNT}\"\nregion = \"{REGION}\"\ncount = {STRANGERS}\n"
     );
-    let each = options.instances.div_ceil(options.accounts);
-    for account in accounts(options) {
+    let each = size.instances.div_ceil(size.accounts);
+    for account in accounts(size) {
         text.push_str(&format!(
             "[[instances]]\naccount = \"{account}\"\nregion = \"{REGION}\"\ncount = {each}\n\
              tags = {{Tier = \"web\"}}\n\
@@ -79,9 +85,9 @@ fn scenario(options: &Options) -> String {
 }
 
 /// Two policies for the same accounts: the document alone, and proof and look-up.
-fn policies(options: &Options) -> String {
+fn policies(size: Size) -> String {
     let accounts: Vec<String> =
-        accounts(options).map(|account| format!("{{id: \"{account}\"}}")).collect();
+        accounts(size).map(|account| format!("{{id: \"{account}\"}}")).collect();
     format!(
         r#"apiVersion: muster/v1
 kind: AccountSet
@@ -114,39 +120,34 @@ spec:
 
 /// A server in a process of its own, on a new data directory.
 pub(crate) struct Server {
-    process: Child,
+    process: Mutex<Child>,
     ready: Value,
     pub(crate) endpoint: Endpoint,
     pub(crate) address: SocketAddr,
     pub(crate) trust: ServerTrust,
-    data: TempDir,
 }
 
 impl Server {
-    /// The server that is measured.
-    pub(crate) fn start(cloud: &Cloud) -> Self {
-        Self::run(cloud, Command::new(MUSTER), tempfile::tempdir().unwrap())
-    }
-
-    /// Likewise, on a data directory that is there already.
-    pub(crate) fn start_on(cloud: &Cloud, data: TempDir) -> Self {
+    /// The server that is measured, on this directory.
+    pub(crate) fn start(cloud: &Cloud, data: &Path) -> Self {
         Self::run(cloud, Command::new(MUSTER), data)
     }
 
     /// This program once more, as the listener with nobody behind it.
-    pub(crate) fn baseline(cloud: &Cloud, sizes: [usize; 4]) -> Self {
+    pub(crate) fn baseline(cloud: &Cloud, data: &Path, sizes: [usize; 4]) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args([
             "--serve-baseline",
             "--sizes",
             &sizes.map(|size| size.to_string()).join(","),
         ]);
-        Self::run(cloud, command, tempfile::tempdir().unwrap())
+        Self::run(cloud, command, data)
     }
 
-    fn run(cloud: &Cloud, mut command: Command, data: TempDir) -> Self {
+    fn run(cloud: &Cloud, mut command: Command, data: &Path) -> Self {
         let directory = cloud.directory.path();
-        let log = fs::File::create(data.path().join("server.log")).unwrap();
+        let log_path = data.join("server.log");
+        let log = fs::OpenOptions::new().create(true).append(true).open(&log_path).unwrap();
         let mut process = command
             .arg("server")
             .arg("--simulation")
@@ -154,7 +155,7 @@ impl Server {
             .arg("--policies")
             .arg(directory.join("policies"))
             .arg("--data-dir")
-            .arg(data.path().join("data"))
+            .arg(data.join("data"))
             .args(["--listen", "127.0.0.1:0", "--diagnostics-listen", "127.0.0.1:0"])
             .args(["--output", "json"])
             .stdout(Stdio::piped())
@@ -163,26 +164,29 @@ impl Server {
             .unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let ready: Value = serde_json::from_str(&line).unwrap_or_else(|_| {
-            panic!("the server did not start: {}", read(&data.path().join("server.log")))
-        });
+        let ready: Value = serde_json::from_str(&line)
+            .unwrap_or_else(|_| panic!("the server did not start: {}", read(&log_path)));
         let pin = parse_pin(ready["pin"].as_str().unwrap()).unwrap();
         let join = ready["join"].as_str().unwrap();
         let (endpoint, address) = (join.parse().unwrap(), join.parse().unwrap());
-        Self { process, ready, endpoint, address, trust: ServerTrust::Pins(vec![pin]), data }
+        let (process, trust) = (Mutex::new(process), ServerTrust::Pins(vec![pin]));
+        Self { process, ready, endpoint, address, trust }
     }
 
-    /// Ends it, and keeps what it has written.
-    pub(crate) fn stop(mut self) -> TempDir {
-        let id = rustix::process::Pid::from_child(&self.process);
-        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
-        self.process.wait().unwrap();
-        std::mem::replace(&mut self.data, tempfile::tempdir().unwrap())
+    /// Ends it: in good order, or at once by `Signal::KILL`.
+    pub(crate) fn end(&self, signal: Signal) {
+        let mut process = self.process();
+        kill_process(Pid::from_child(&process), signal).unwrap();
+        process.wait().unwrap();
+    }
+
+    fn process(&self) -> MutexGuard<'_, Child> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What it has used of the machine until now.
     pub(crate) fn usage(&self) -> Usage {
-        let id = self.process.id();
+        let id = self.process().id();
         let commits = self.metric("muster_store_commits_total");
         Usage { cpu_seconds: cpu_seconds(id), peak_mib: peak_mib(id), commits }
     }
@@ -200,8 +204,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _gone = self.process.kill();
-        let _gone = self.process.wait();
+        let mut process = self.process();
+        let _gone = process.kill();
+        let _gone = process.wait();
     }
 }
 
