@@ -6,6 +6,7 @@
 
 pub mod domain;
 pub mod clock;
+pub mod turns;
 pub mod store;
 pub mod aws;
 pub mod methods;

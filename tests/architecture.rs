@@ -14,6 +14,7 @@ use syn::visit::Visit;
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("clock", &["domain"]),
+    ("turns", &["domain", "clock"]),
     ("store", &["domain"]),
     ("aws", &["domain", "clock"]),
     ("methods", &["domain", "clock", "aws"]),
@@ -21,13 +22,16 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("registry", &["domain", "store", "policy"]),
     ("audit", &["domain", "clock", "store"]),
     ("ca", &["domain", "policy", "registry"]),
-    ("join", &["domain", "clock", "store", "methods", "policy", "registry", "audit", "ca"]),
+    (
+        "join",
+        &["domain", "clock", "turns", "store", "methods", "policy", "registry", "audit", "ca"],
+    ),
     ("proto", &[]),
     (
         "server",
         &[
-            "domain", "clock", "store", "aws", "methods", "policy", "registry", "audit", "ca",
-            "join", "proto",
+            "domain", "clock", "turns", "store", "aws", "methods", "policy", "registry", "audit",
+            "ca", "join", "proto",
         ],
     ),
     ("client", &["domain", "proto"]),
@@ -83,7 +87,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("aws_smithy_runtime_api", &["aws", "sim"]),
     ("aws_smithy_types", &["aws", "sim"]),
     ("quick_xml", &["aws", "sim", "cli"]),
-    ("moka", &["aws", "methods"]),
+    ("moka", &["turns", "aws", "methods"]),
 ];
 
 /// What the pure modules never name: files, network, clocks, threads, randomness, async runtimes.

@@ -8,6 +8,7 @@ mod code;
 mod identifier;
 mod json_text;
 mod key;
+mod network;
 mod spiffe;
 mod timestamp;
 mod token;
@@ -21,6 +22,7 @@ pub use identifier::{
 };
 pub use json_text::JsonText;
 pub use key::{InvalidPublicKey, KeyDigest, PublicKey};
+pub use network::Network;
 pub use spiffe::{InvalidSpiffeId, SpiffeId, TrustDomain};
 pub use timestamp::{InvalidTime, Lifetime, Timestamp};
 pub use token::{

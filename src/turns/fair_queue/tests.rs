@@ -1,0 +1,239 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+fn queue(at_once: usize, waiting: usize) -> FairQueue<u8, u32> {
+    FairQueue::new(Bounds { at_once, waiting, in_debt: 8 })
+}
+
+/// Serves so many turns of this cost, one after the other; how many each flow got.
+fn serve(
+    queue: &mut FairQueue<u8, u32>,
+    turns: usize,
+    weight: impl Fn(u8) -> Weight,
+) -> [usize; 4] {
+    let mut served = [0; 4];
+    for _ in 0..turns {
+        let Some((key, _)) = queue.serve() else { break };
+        served[usize::from(key)] += 1;
+        queue.done(key, weight(key), MILLISECOND);
+    }
+    served
+}
+
+#[test]
+fn whoever_is_alone_has_everything_whatever_he_weighs() {
+    let mut queue = queue(2, 100);
+    for ticket in 0..50 {
+        assert_eq!(queue.ask(1, Weight::LEAST, ticket).1, None);
+    }
+    assert_eq!(serve(&mut queue, 100, |_| Weight::LEAST), [0, 50, 0, 0]);
+}
+
+#[test]
+fn flows_share_by_weight_and_a_flow_is_served_in_order() {
+    let weight = |key| if key == 0 { Weight::FULL } else { Weight::LEAST };
+    let mut queue = queue(1, 1000);
+    for ticket in 0..400 {
+        for key in [1, 0] {
+            queue.ask(key, weight(key), ticket);
+        }
+    }
+    let served = serve(&mut queue, 170, weight);
+    assert!((158..=162).contains(&served[0]), "16 of 17: {served:?}");
+    let next = std::iter::from_fn(|| {
+        let (key, ticket) = queue.serve()?;
+        queue.done(key, weight(key), MILLISECOND);
+        Some((key, ticket))
+    });
+    let mut last = BTreeMap::new();
+    for (key, ticket) in next {
+        assert!(last.insert(key, ticket) < Some(ticket), "out of order");
+    }
+    assert_eq!(last, BTreeMap::from([(0, 399), (1, 399)]), "in the end everybody was served");
+}
+
+// Who makes work pays for it: turns are shared by what they cost, not by number.
+#[test]
+fn costly_turns_count_for_more() {
+    let mut queue = queue(1, 1000);
+    for ticket in 0..300 {
+        queue.ask(0, Weight::FULL, ticket);
+        queue.ask(1, Weight::FULL, ticket);
+    }
+    let mut served = [0; 2];
+    for _ in 0..110 {
+        let (key, _) = queue.serve().unwrap();
+        served[usize::from(key)] += 1;
+        let cost = if key == 1 { 10 * MILLISECOND } else { MILLISECOND };
+        queue.done(key, Weight::FULL, cost);
+    }
+    assert!((98..=102).contains(&served[0]), "{served:?}");
+}
+
+// A crowd that asks one at a time, and is gone in between, is still a crowd.
+#[test]
+fn going_away_pays_no_debt_and_earns_no_credit() {
+    let weight = |key| if key == 1 { Weight::LEAST } else { Weight::FULL };
+    let mut queue = queue(1, 1000);
+    for ticket in 0..500 {
+        queue.ask(0, Weight::FULL, ticket);
+    }
+    let mut of_the_crowd = 0;
+    for ticket in 0..160 {
+        if queue.flows.get(&1).is_none_or(|flow| flow.waiting.is_empty()) {
+            queue.ask(1, Weight::LEAST, ticket);
+        }
+        of_the_crowd += serve(&mut queue, 1, weight)[1];
+    }
+    assert!((9..=11).contains(&of_the_crowd), "one of 17: {of_the_crowd}");
+    // Flow 2 was away all the time. It gets its half from now on, and no more.
+    for ticket in 0..100 {
+        queue.ask(2, Weight::FULL, ticket);
+    }
+    let served = serve(&mut queue, 100, weight);
+    assert!((45..=51).contains(&served[2]), "{served:?}");
+}
+
+#[test]
+fn when_it_is_full_the_newest_of_the_most_crowded_flow_goes() {
+    let mut queue = queue(1, 20);
+    for ticket in 0..20 {
+        assert_eq!(queue.ask(1, Weight::LEAST, ticket).1, None);
+    }
+    assert_eq!(queue.ask(0, Weight::FULL, 100).1, Some(19));
+    assert_eq!(
+        queue.ask(1, Weight::LEAST, 20).1,
+        Some(20),
+        "whoever makes it too much goes himself"
+    );
+    let served = serve(&mut queue, 2, |_| Weight::FULL);
+    assert_eq!(served[0], 1, "the honest one is served: {served:?}");
+}
+
+// Twenty of weight 1 are more than one of a sixteenth.
+#[test]
+fn nobody_is_safe_for_being_trusted() {
+    let mut queue = queue(1, 20);
+    for ticket in 0..20 {
+        queue.ask(0, Weight::FULL, ticket);
+    }
+    assert_eq!(queue.ask(1, Weight::LEAST, 100).1, Some(19));
+}
+
+#[test]
+fn the_expected_wait_is_of_the_share() {
+    let mut queue = queue(1, 5000);
+    let wait = |queue: &FairQueue<_, _>, key, weight| queue.expected_wait(key, weight, MILLISECOND);
+    assert_eq!(wait(&queue, 0, Weight::FULL), Duration::ZERO);
+    for ticket in 0..1000 {
+        queue.ask(1, Weight::LEAST, ticket);
+    }
+    assert_eq!(wait(&queue, 1, Weight::LEAST), 1000 * MILLISECOND);
+    assert!(wait(&queue, 0, Weight::FULL) <= 2 * MILLISECOND, "a fleet does not wait for a crowd");
+    assert_eq!(wait(&queue, 2, Weight::LEAST), MILLISECOND);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Ask(u8, bool),
+    Leave(usize),
+    Serve,
+    Done(u16),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (0..20_u8, any::<bool>()).prop_map(|(key, is_light)| Step::Ask(key, is_light)),
+        1 => any::<usize>().prop_map(Step::Leave),
+        3 => Just(Step::Serve),
+        3 => (0..5000_u16).prop_map(Step::Done),
+    ];
+    prop::collection::vec(step, 0..400)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    // Whatever comes: it works as long as there is work, within its bounds, and loses nobody.
+    #[test]
+    fn it_serves_whenever_it_can_and_keeps_its_bounds(steps in steps()) {
+        let mut queue: FairQueue<u8, u64> = FairQueue::new(Bounds { at_once: 3, waiting: 30, in_debt: 5 });
+        let mut waiting: BTreeMap<u64, (u8, u64)> = BTreeMap::new();
+        let mut served = Vec::new();
+        let mut ticket = 0;
+        for step in steps {
+            match step {
+                Step::Ask(key, is_light) => {
+                    ticket += 1;
+                    let weight = if is_light { Weight::LEAST } else { Weight::FULL };
+                    let (number, put_out) = queue.ask(key, weight, ticket);
+                    waiting.insert(ticket, (key, number));
+                    if let Some(put_out) = put_out {
+                        prop_assert!(waiting.remove(&put_out).is_some());
+                        prop_assert_eq!(waiting.len(), 30, "nobody is put out while there is room");
+                    }
+                }
+                Step::Leave(which) => {
+                    let found = waiting.keys().nth(which % waiting.len().max(1)).copied();
+                    if let Some((key, number)) = found.and_then(|found| waiting.remove(&found)) {
+                        queue.leave(key, number);
+                    }
+                }
+                Step::Serve => match queue.serve() {
+                    Some((key, ticket)) => {
+                        prop_assert_eq!(waiting.remove(&ticket).map(|(key, _)| key), Some(key));
+                        served.push(key);
+                        prop_assert!(served.len() <= 3);
+                    }
+                    None => prop_assert!(waiting.is_empty() || served.len() == 3, "it idles"),
+                },
+                Step::Done(cost) => if let Some(key) = served.pop() {
+                    queue.done(key, Weight::UNKNOWN, Duration::from_micros(cost.into()));
+                },
+            }
+            prop_assert_eq!(queue.waiting(), waiting.len());
+            prop_assert_eq!(queue.crowding.parties(), queue.next.len());
+            prop_assert_eq!(queue.flows.len(), queue.next.len() + queue.debts.len());
+            prop_assert!(queue.debts.len() <= 5);
+            let parts: u64 = queue.next.values().map(|key| queue.flows[key].weight.parts()).sum();
+            prop_assert_eq!(parts, queue.weight_waiting);
+        }
+    }
+
+    // Two flows that always wait get what their weights say, however their costs differ; a third
+    // one that comes in between is served soon.
+    #[test]
+    fn shares_follow_weights_and_nobody_starves(
+        costs in prop::collection::vec((1..2000_u64, 1..2000_u64), 300..400),
+        is_light in any::<bool>(),
+        comes_at in 50..250_usize,
+    ) {
+        let weight = |key| if key == 1 && is_light { Weight::LEAST } else { Weight::FULL };
+        let mut queue = queue(1, 2000);
+        for ticket in 0..500 {
+            queue.ask(0, weight(0), ticket);
+            queue.ask(1, weight(1), ticket);
+        }
+        let (mut used, mut late) = ([0_u64; 3], None);
+        for (turn, (heavy, light)) in costs.into_iter().enumerate() {
+            if turn == comes_at {
+                queue.ask(2, Weight::FULL, 0);
+                late = Some(0);
+            }
+            let (key, _) = queue.serve().unwrap();
+            let cost = [heavy, light, 1][usize::from(key)];
+            used[usize::from(key)] += cost;
+            late = if key == 2 { None } else { late.map(|turns| turns + 1) };
+            prop_assert!(late < Some(4), "the third one waits for {late:?} turns");
+            queue.done(key, weight(key), Duration::from_micros(cost));
+        }
+        let stretched = if is_light { used[1] * 16 } else { used[1] };
+        // At most one turn of each apart.
+        prop_assert!(stretched.abs_diff(used[0]) <= 2000 * 17, "{used:?}");
+    }
+}

@@ -1,0 +1,270 @@
+//! Who is served when there is more to do than can be done. Two scarce things are shared: time on
+//! the processor before anybody has proven anything (`Turns`, by source network), and places for
+//! joins that wait for others (`Places`, by account).
+//!
+//! Nobody has a limit of his own. A fleet of thousands may stand behind one address, and alone it
+//! gets everything; only when others wait too is there a share, and what a network has shown lately
+//! says how large (`Weight`). Everything here is bounded in count and in time (red team D6).
+
+mod crowding;
+mod fair_queue;
+mod overload;
+mod places;
+mod weights;
+
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::time::timeout;
+
+pub use crowding::Crowding;
+use fair_queue::{Bounds, FairQueue};
+pub use overload::{Overloaded, Reason};
+pub use places::{Place, Places};
+use weights::Weights;
+pub use weights::{Showing, Standing, Weight};
+
+use crate::clock::Stopwatch;
+use crate::domain::Network;
+
+/// How long anybody waits for a turn. Longer than that is no use to a node: its own patience ends,
+/// and what it comes back with waits behind what it left.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+/// Networks in debt that are remembered while others wait.
+const IN_DEBT: usize = 4096;
+/// What a turn takes, as long as nobody knows better.
+const TURN_AT_FIRST: Duration = Duration::from_micros(200);
+
+/// Turns on the processor, shared by source network.
+pub struct Turns {
+    queue: Mutex<FairQueue<Network, oneshot::Sender<Turn>>>,
+    weights: Weights,
+    /// How long a turn takes from its grant to its end, lately, in nanoseconds.
+    turn_takes: AtomicU64,
+    counts: Counts,
+}
+
+/// What has been, since the start.
+#[derive(Debug, Default)]
+struct Counts {
+    served: [AtomicU64; 3],
+    nanoseconds: AtomicU64,
+    overloaded: [AtomicU64; 4],
+}
+
+impl Turns {
+    /// So many turns at once, for so many who wait.
+    pub fn new(at_once: usize, waiting: usize) -> Self {
+        let bounds = Bounds { at_once: at_once.max(1), waiting: waiting.max(1), in_debt: IN_DEBT };
+        Self {
+            queue: Mutex::new(FairQueue::new(bounds)),
+            weights: Weights::default(),
+            turn_takes: AtomicU64::new(nanoseconds(TURN_AT_FIRST)),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Waits for a turn. Whoever has it may use a processor until he drops it, and waits for nobody
+    /// meanwhile.
+    pub async fn turn(self: &Arc<Self>, source: IpAddr) -> Result<Turn, Overloaded> {
+        self.turn_of(Network::of(source)).await
+    }
+
+    async fn turn_of(self: &Arc<Self>, network: Network) -> Result<Turn, Overloaded> {
+        let (ticket, mut called) = oneshot::channel();
+        let (number, put_out) = self.queue().ask(network, self.weights.of(network), ticket);
+        drop(put_out);
+        let mut in_line = InLine { turns: self, network, number: Some(number) };
+        self.call();
+        let turn = match called.try_recv() {
+            // Whoever is called at once lets everybody speak up who is ready to. Otherwise no two
+            // would ever be in line together: a task that computes is not interrupted, so each would
+            // find the line empty, and the order would be that of the scheduler.
+            Ok(turn) => {
+                tokio::task::yield_now().await;
+                Ok(turn)
+            }
+            Err(TryRecvError::Closed) => Err(Reason::Crowded),
+            Err(TryRecvError::Empty) => match timeout(WAIT_MAX, called).await {
+                Ok(Ok(turn)) => Ok(turn),
+                Ok(Err(_)) => Err(Reason::Crowded),
+                Err(_) => Err(Reason::Waited),
+            },
+        };
+        match turn {
+            Ok(mut turn) => {
+                in_line.number = None;
+                turn.used = Some(Stopwatch::start());
+                Ok(turn)
+            }
+            Err(reason) => Err(self.overloaded(reason, self.expected_wait(network))),
+        }
+    }
+
+    /// Says so if a turn would not come in time: for those who have not begun yet.
+    pub fn expect(&self, source: IpAddr) -> Result<(), Overloaded> {
+        match self.expected_wait(Network::of(source)) {
+            wait if wait > WAIT_MAX => Err(self.overloaded(Reason::Expected, wait)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes note of what somebody of this network has shown.
+    pub fn note(&self, source: IpAddr, showing: Showing) {
+        self.weights.note(Network::of(source), showing);
+    }
+
+    /// What a network weighs now.
+    pub fn weight(&self, network: Network) -> Weight {
+        self.weights.of(network)
+    }
+
+    /// How many wait for a turn.
+    pub fn waiting(&self) -> usize {
+        self.queue().waiting()
+    }
+
+    /// Turns since the start, by the standing of those who had them.
+    pub fn served(&self, standing: Standing) -> u64 {
+        let [distrusted, unknown, trusted] = &self.counts.served;
+        let count = match standing {
+            Standing::Distrusted => distrusted,
+            Standing::Unknown => unknown,
+            Standing::Trusted => trusted,
+        };
+        count.load(Ordering::Relaxed)
+    }
+
+    /// Time that turns have used since the start.
+    pub fn used(&self) -> Duration {
+        Duration::from_nanos(self.counts.nanoseconds.load(Ordering::Relaxed))
+    }
+
+    /// How many were sent away since the start, other than by `Places`.
+    pub fn sent_away(&self, reason: Reason) -> u64 {
+        self.counts.of(reason).load(Ordering::Relaxed)
+    }
+
+    /// How many networks of this standing are known.
+    pub fn networks(&self, standing: Standing) -> u64 {
+        self.weights.networks(standing)
+    }
+
+    fn queue(&self) -> MutexGuard<'_, FairQueue<Network, oneshot::Sender<Turn>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn expected_wait(&self, network: Network) -> Duration {
+        let turn = Duration::from_nanos(self.turn_takes.load(Ordering::Relaxed));
+        self.queue().expected_wait(network, self.weights.of(network), turn)
+    }
+
+    /// Calls those whose turn it is. The lock is not held while somebody is called: a turn that
+    /// nobody takes any more gives itself back.
+    fn call(self: &Arc<Self>) {
+        loop {
+            let next = self.queue().serve();
+            let Some((network, ticket)) = next else { return };
+            let turns = Arc::clone(self);
+            let turn = Turn { turns, network, granted: Stopwatch::start(), used: None };
+            drop(ticket.send(turn));
+        }
+    }
+
+    fn overloaded(&self, reason: Reason, backlog: Duration) -> Overloaded {
+        self.counts.of(reason).fetch_add(1, Ordering::Relaxed);
+        Overloaded::new(reason, backlog)
+    }
+}
+
+impl Counts {
+    fn of(&self, reason: Reason) -> &AtomicU64 {
+        let [expected, waited, crowded, places] = &self.overloaded;
+        match reason {
+            Reason::Expected => expected,
+            Reason::Waited => waited,
+            Reason::Crowded => crowded,
+            Reason::Places => places,
+        }
+    }
+
+    fn serve(&self, standing: Standing, used: Duration) {
+        let [distrusted, unknown, trusted] = &self.served;
+        let count = match standing {
+            Standing::Distrusted => distrusted,
+            Standing::Unknown => unknown,
+            Standing::Trusted => trusted,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        self.nanoseconds.fetch_add(nanoseconds(used), Ordering::Relaxed);
+    }
+}
+
+/// Somebody in line, who leaves it when he is not there any more.
+struct InLine<'t> {
+    turns: &'t Turns,
+    network: Network,
+    number: Option<u64>,
+}
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            self.turns.queue().leave(self.network, number);
+        }
+    }
+}
+
+/// A turn; it ends when it is dropped.
+pub struct Turn {
+    turns: Arc<Turns>,
+    network: Network,
+    granted: Stopwatch,
+    used: Option<Stopwatch>,
+}
+
+impl Turn {
+    /// Waits for something else. If it is there at once the turn goes on; otherwise it is given back,
+    /// and another one waited for afterwards.
+    pub async fn aside<F: Future>(self, future: F) -> Result<(Self, F::Output), Overloaded> {
+        let mut future = pin!(future);
+        let at_once = std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context)));
+        if let Poll::Ready(output) = at_once.await {
+            return Ok((self, output));
+        }
+        let (turns, network) = (Arc::clone(&self.turns), self.network);
+        drop(self);
+        let output = future.await;
+        Ok((turns.turn_of(network).await?, output))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let used = self.used.as_ref().map_or(Duration::ZERO, Stopwatch::elapsed);
+        let weight = self.turns.weights.of(self.network);
+        if self.used.is_some() {
+            let took = nanoseconds(self.granted.elapsed());
+            let before = self.turns.turn_takes.load(Ordering::Relaxed);
+            // Races lose a sample of a mean.
+            let mean = before - before / 16 + took / 16;
+            self.turns.turn_takes.store(mean, Ordering::Relaxed);
+            self.turns.counts.serve(weight.standing(), used);
+        }
+        self.turns.queue().done(self.network, weight, used);
+        self.turns.call();
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;
