@@ -18,12 +18,13 @@ use crate::audit::{self, Audit, Class, Outcome};
 use crate::ca::{CertificateAuthority, IssueError};
 use crate::clock::Clock;
 use crate::domain::{
-    Code, CorrelationId, KeyBinding, Purpose, Serial, Subject, Timestamp, TrustDomain,
+    Code, CorrelationId, KeyBinding, PolicyName, Purpose, Serial, Subject, Timestamp, TrustDomain,
 };
-use crate::methods::{self, Basis, JoinMethod, LookUp, Presented};
+use crate::methods::{self, Basis, JoinMethod, LookUp, Presented, Remembered};
 use crate::policy::{DEFAULT_SLOT, Order, OrderRequest, PolicySet};
 use crate::registry::{Asking, Change, Enrollment, RecordError, Recorded, Registry};
 use crate::store::StoreUnavailable;
+use crate::turns::{Overloaded, Place, Places, Turn, Turns};
 
 pub use attempt::{Attempt, InvalidStart, Start};
 pub use refusal::Refusal;
@@ -56,6 +57,10 @@ pub struct JoinService {
     pub reserved_names: Vec<String>,
     /// The root that nodes demand of the listener from now on.
     pub join_root: CertificateDer<'static>,
+    /// Whose evidence is verified when.
+    pub turns: Arc<Turns>,
+    /// How many joins wait for others, and of whom.
+    pub places: Arc<Places>,
 }
 
 /// What an admitted node gets.
@@ -108,6 +113,14 @@ impl JoinService {
         refusal::write_unread(&self.audit, kind, code, hint, source, self.clock.now()).await
     }
 
+    /// Refuses whoever would not be judged in time, before he is asked for evidence.
+    pub async fn refuse_early(&self, kind: &'static str, source: IpAddr) -> Option<Refusal> {
+        let overloaded = self.turns.expect(source).err()?;
+        let mut refusal = self.refuse_unread(kind, Code::Overloaded, None, source).await;
+        refusal.retry_after_seconds = Some(overloaded.retry_after_seconds);
+        Some(refusal)
+    }
+
     async fn run(
         &self,
         attempt: &Attempt,
@@ -126,10 +139,8 @@ impl JoinService {
             &start.public_key,
         );
 
-        // The node must hold the key before anything else is looked at.
-        attempt.check_possession(&binding)?;
         let key = start.public_key.digest();
-        let remembered = remember::at_join(&self.registry, method.as_ref(), attempt).await?;
+        let (turn, remembered) = self.hear(attempt, method.as_ref(), &binding).await?;
         let presented = Presented {
             evidence: &attempt.evidence,
             binding: &binding,
@@ -146,6 +157,7 @@ impl JoinService {
         // 2 match: the allow-list before the cloud (I3).
         let candidates = policies.candidates(&start.policy, claims, now)?;
         trace.matched(candidates.policy().as_str());
+        let _place = self.place(turn, candidates.claims().subject(), candidates.policy())?;
 
         // 3 gather: what is on record first, then the proof, then the instance.
         let (subject, epoch) = (candidates.claims().subject().clone(), candidates.claims().epoch());
@@ -266,6 +278,37 @@ impl JoinService {
             .instrument(info_span!("remember"))
             .await
             .map_err(Stop::from)
+    }
+
+    /// Before 1: a stranger's evidence takes as long to verify as anybody's, so it has its turn (D6).
+    /// The node must hold the key before anything else is looked at.
+    async fn hear(
+        &self,
+        attempt: &Attempt,
+        method: &dyn JoinMethod,
+        binding: &KeyBinding,
+    ) -> Result<(Turn, Remembered), Stop> {
+        let turn = self.turns.turn(attempt.source).await?;
+        attempt.check_possession(binding)?;
+        let recalled = remember::at_join(&self.registry, method, attempt);
+        let (turn, remembered) = turn.aside(recalled).await?;
+        Ok((turn, remembered?))
+    }
+
+    /// After 2: the turn for a place among those who wait for others. It is of the account that the
+    /// evidence shows, or of the policy where evidence shows none.
+    fn place(
+        &self,
+        turn: Turn,
+        subject: &Subject,
+        policy: &PolicyName,
+    ) -> Result<Place, Overloaded> {
+        drop(turn);
+        let owner = match (subject.segment("partition"), subject.segment("account_id")) {
+            (Some(partition), Some(account)) => format!("{partition}/{account}"),
+            _ => policy.to_string(),
+        };
+        self.places.take(owner)
     }
 
     fn method(&self, name: &str) -> Option<&Arc<dyn JoinMethod>> {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use serde_json::Value;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::Attempt;
 use crate::audit::{Audit, Class, Outcome, Record};
@@ -15,6 +15,7 @@ use crate::methods::{Claims, Facts, Rejection, SourceUnavailable};
 use crate::policy::{Denial, PolicySet};
 use crate::registry::{Change, Conflict, Enrollment, PresentedCertificate, RecordError, Recording};
 use crate::store::StoreUnavailable;
+use crate::turns::Overloaded;
 
 /// How long a node waits after an outage, in seconds, before its own jitter.
 const RETRY_AFTER_SECONDS: u32 = 5;
@@ -34,6 +35,8 @@ pub(super) enum Stop {
     ServerClockApart { seconds_ahead: i64 },
     #[error("the policy set was exchanged while this node was judged")]
     PolicySetChanged,
+    #[error(transparent)]
+    Overloaded(#[from] Overloaded),
     #[error(transparent)]
     Rejected(#[from] Rejection),
     #[error("{}", .0.message)]
@@ -73,6 +76,7 @@ impl Stop {
             Self::NotPossessed => Code::PossessionNotProven,
             Self::ServerClock { .. } | Self::ServerClockApart { .. } => Code::ServerClockWrong,
             Self::PolicySetChanged => Code::PolicySetChanged,
+            Self::Overloaded(_) => Code::Overloaded,
             Self::Rejected(rejection) => rejection.code,
             Self::Denied(denial) => denial.code,
             Self::Conflict(conflict) => conflict.code,
@@ -98,6 +102,7 @@ impl Stop {
             | Self::ServerClock { .. }
             | Self::ServerClockApart { .. }
             | Self::PolicySetChanged
+            | Self::Overloaded(_)
             | Self::Source(_)
             | Self::Store(_)
             | Self::Issue(_)
@@ -109,6 +114,9 @@ impl Stop {
         if let Self::Issue(IssueError::Throttled(seconds)) = self {
             return Some(*seconds);
         }
+        if let Self::Overloaded(overloaded) = self {
+            return Some(overloaded.retry_after_seconds);
+        }
         matches!(self.code().class(), domain::Class::Unavailable | domain::Class::Throttled)
             .then_some(RETRY_AFTER_SECONDS)
     }
@@ -116,6 +124,10 @@ impl Stop {
     /// Security events are about evidence that verified and still does not fit (I17).
     #[expect(clippy::wildcard_enum_match_arm, reason = "all other codes are no security events")]
     fn class(&self, is_known: bool, is_renewal: bool) -> Class {
+        // Nobody was judged. A record of each would make an overload worse.
+        if matches!(self, Self::Overloaded(_)) {
+            return Class::Noise;
+        }
         let is_security = match self.code() {
             Code::EnrollmentConflict
             | Code::CloneSuspected
@@ -419,6 +431,9 @@ fn outcome_of(code: Code) -> Outcome {
 
 fn log(stop: &Stop, class: Class, id: &CorrelationId, trace: &Trace) {
     let code = stop.code();
+    if code == Code::Overloaded {
+        return debug!(join.correlation_id = %id, detail = %stop, source = trace.source, "sent away");
+    }
     let (account, instance) = (trace.account_id.as_deref(), trace.instance_id.as_deref());
     if matches!(stop, Stop::Nonconforming(_)) {
         error!(join.correlation_id = %id, error.type = %code, detail = %stop,

@@ -86,6 +86,7 @@ impl JoinService {
             &start.policy,
             &start.public_key,
         );
+        let turn = self.turns.turn(attempt.source).await?;
         attempt.check_possession(&binding)?;
         let remembered = remember::at_renewal(holder, method.as_ref())?;
         let key = start.public_key.digest();
@@ -107,6 +108,7 @@ impl JoinService {
 
         // 2 match, by the policy of now.
         let candidates = policies.candidates(&start.policy, claims, now)?;
+        let _place = self.place(turn, &holder.subject, candidates.policy())?;
 
         // 3 gather: what is on record first, then the proof, then the instance.
         let (subject, epoch) = (&holder.subject, candidates.claims().epoch());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
@@ -19,12 +19,13 @@ use super::node_record;
 use super::status::refused;
 use super::tls::presented;
 use crate::clock::Stopwatch;
-use crate::domain::Code;
+use crate::domain::{Class, Code};
 use crate::join::{
     Admission, Attempt, InvalidStart, JoinService as Joins, Refusal, Renewal, Start,
 };
 use crate::proto::{Challenge, Evidence, JoinResult, JoinStart, RenewStart};
 use crate::registry::PresentedCertificate;
+use crate::turns::Showing;
 
 /// How long a node has for its first message, for its evidence, and for the whole stream.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
@@ -51,7 +52,6 @@ pub(super) type Messages = Pin<Box<dyn Stream<Item = Result<Option<Sent>, Status
 pub(super) struct Exchange {
     pub(super) joins: Arc<Joins>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) in_flight: Arc<Semaphore>,
     pub(super) fips_wanted: bool,
     pub(super) connection: Connection,
     pub(super) kind: Kind,
@@ -83,6 +83,9 @@ impl Exchange {
             Ok(outcome) => outcome,
             Err(_) => Err(self.refuse(Code::TimedOut, None).await),
         };
+        if let Some(showing) = showing(outcome.as_ref().err()) {
+            self.joins.turns.note(self.source(), showing);
+        }
         let code = outcome.as_ref().map_or_else(|refusal| refusal.recorded.as_str(), |_| "OK");
         let labels = JoinLabels { method: self.method, code };
         self.metrics.count(self.kind, &labels);
@@ -94,6 +97,10 @@ impl Exchange {
         replies: &mpsc::Sender<Result<Answer, Status>>,
     ) -> Result<Answer, Refusal> {
         let begun = self.begin().await?;
+        let early = self.joins.refuse_early(self.kind.in_audit(), self.source()).await;
+        if let Some(refusal) = early {
+            return Err(refusal);
+        }
         // The nonce lives in this stream only and serves one Evidence (red team B7).
         let mut nonce = [0; 32];
         if aws_lc_rs::rand::fill(&mut nonce).is_err() {
@@ -112,12 +119,9 @@ impl Exchange {
         let Sent::Evidence(Evidence { evidence, pop, csr: _ }) = answered else {
             return Err(self.malformed("the second message must be Evidence").await);
         };
-        // From here on it is the server's own time. Whoever waits for a node holds no place: silent
-        // streams would otherwise shut everybody out.
-        let in_flight = Arc::clone(&self.in_flight);
-        let Ok(_permit) = in_flight.try_acquire() else {
-            return Err(self.refuse(Code::Overloaded, None).await);
-        };
+        // From here on it is the server's own time. Whoever keeps us waiting can be put out for
+        // others: silent streams would otherwise shut everybody out.
+        let _judged = self.connection.presence.waits_for_us();
         let (channel, source) = (self.connection.channel, self.source());
         let watch = Stopwatch::start();
         let outcome = match begun {
@@ -244,6 +248,18 @@ impl Kind {
             Self::Join => "join admitted",
             Self::Renewal => "certificate renewed",
         }
+    }
+}
+
+/// What an exchange says of the network that it came from. An outage says nothing of it.
+fn showing(refusal: Option<&Refusal>) -> Option<Showing> {
+    let Some(refusal) = refusal else { return Some(Showing::Admitted) };
+    match refusal.recorded.class() {
+        Class::Denied | Class::Invalid => Some(Showing::Worthless),
+        _ if matches!(refusal.recorded, Code::TimedOut | Code::ChallengeExpired) => {
+            Some(Showing::Worthless)
+        }
+        Class::Stale | Class::Throttled | Class::Unavailable => None,
     }
 }
 

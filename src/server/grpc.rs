@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
@@ -26,8 +26,6 @@ use crate::proto::{
 pub(super) const MESSAGE_BYTES_MAX: usize = 32 * 1024;
 /// The longest answer: a chain, anchors and a record.
 pub(super) const ANSWER_BYTES_MAX: usize = 256 * 1024;
-/// Joins and renewals at a time; more are asked to come back.
-const IN_FLIGHT_MAX: usize = 1024;
 /// When a node should ask for the trust bundle again, in seconds, before its own jitter.
 const RETRY_SECONDS: u32 = 5;
 
@@ -36,14 +34,13 @@ const RETRY_SECONDS: u32 = 5;
 pub(super) struct Api {
     joins: Arc<Joins>,
     metrics: Arc<Metrics>,
-    in_flight: Arc<Semaphore>,
     fips_wanted: bool,
 }
 
 impl Api {
     /// Serves these joins. `fips_wanted`: nodes sign for STS's FIPS endpoint where there is one.
     pub(super) fn new(joins: Arc<Joins>, metrics: Arc<Metrics>, fips_wanted: bool) -> Self {
-        Self { joins, metrics, in_flight: Arc::new(Semaphore::new(IN_FLIGHT_MAX)), fips_wanted }
+        Self { joins, metrics, fips_wanted }
     }
 
     /// Starts the exchange of a stream; its answers come by the receiver.
@@ -62,7 +59,6 @@ impl Api {
         let exchange = Exchange {
             joins: Arc::clone(&self.joins),
             metrics: Arc::clone(&self.metrics),
-            in_flight: Arc::clone(&self.in_flight),
             fips_wanted: self.fips_wanted,
             connection,
             kind,

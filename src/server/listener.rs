@@ -1,30 +1,27 @@
 //! The accept loop of the join listener. It faces strangers: everything about a connection that is
 //! not proven yet is bounded in count, size and time (red team D6).
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::service::Routes;
 use tracing::{debug, warn};
 
+use super::connections::{Connections, Handle, Presence};
+use super::handshake::{Bounded, Failed, Handshakes};
 use super::metrics::Metrics;
-use super::proxy_protocol::Balancers;
 use crate::proto::channel;
+use crate::turns::Showing;
 
-/// A handshake that takes longer is of nobody who wants to join.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may be silent before its first request. A node asks at once.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection serves one join; none takes longer.
@@ -41,6 +38,8 @@ pub(super) struct Connection {
     pub(super) peer: SocketAddr,
     /// The node's certificate, DER: verified, and its key proven by the handshake.
     pub(super) certificate: Option<Arc<[u8]>>,
+    /// Its place among the others.
+    pub(super) presence: Handle,
     has_joined: Arc<AtomicBool>,
 }
 
@@ -51,30 +50,21 @@ impl Connection {
     }
 }
 
-/// Bounds of the listener.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    /// Connections at a time.
-    pub(super) connections: usize,
-    /// Of these, how many may be within their handshake or before their first request. When one
-    /// more comes the oldest goes: an honest one is young.
-    pub(super) handshakes: usize,
+/// What every connection needs.
+pub(super) struct Serving {
+    pub(super) handshakes: Handshakes,
+    pub(super) routes: Routes,
+    pub(super) connections: Arc<Connections>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// Accepts connections until `stop` says so, then lets those that are open finish.
 pub(super) async fn serve(
     listener: TcpListener,
-    tls: Arc<ServerConfig>,
-    routes: Routes,
-    limits: Limits,
-    balancers: Balancers,
-    metrics: Arc<Metrics>,
+    serving: Serving,
     mut stop: watch::Receiver<bool>,
 ) {
-    let acceptor = TlsAcceptor::from(tls);
-    let balancers = Arc::new(balancers);
-    let connections = Arc::new(Semaphore::new(limits.connections));
-    let half_open = Arc::new(HalfOpen::new(limits.handshakes));
+    let serving = Arc::new(serving);
     let mut tasks = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -92,24 +82,14 @@ pub(super) async fn serve(
                 continue;
             }
         };
-        let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else {
-            metrics.connections_refused.inc();
+        let Some(presence) = serving.connections.admit(peer.ip()) else {
+            serving.metrics.connections_refused.inc();
             continue;
         };
-        metrics.connections.inc();
-        let id = half_open.next_id();
-        let connection = serve_connection(
-            stream,
-            peer,
-            Arc::clone(&balancers),
-            acceptor.clone(),
-            routes.clone(),
-            Arc::clone(&half_open),
-            id,
-            permit,
-            stop.clone(),
-        );
-        half_open.track(id, || tasks.spawn(connection));
+        serving.metrics.connections.inc();
+        let handle = presence.handle();
+        let task = serve_connection(Arc::clone(&serving), stream, peer, presence, stop.clone());
+        handle.is_served_by(tasks.spawn(task));
     }
     drop(listener);
     let drained = timeout(DRAIN_TIMEOUT, async { while tasks.join_next().await.is_some() {} });
@@ -118,54 +98,58 @@ pub(super) async fn serve(
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "each is one thing that the connection needs")]
 async fn serve_connection(
-    mut stream: TcpStream,
-    accepted_from: SocketAddr,
-    balancers: Arc<Balancers>,
-    acceptor: TlsAcceptor,
-    routes: Routes,
-    half_open: Arc<HalfOpen>,
-    id: u64,
-    _permit: OwnedSemaphorePermit,
+    serving: Arc<Serving>,
+    stream: TcpStream,
+    mut peer: SocketAddr,
+    presence: Presence,
     stop: watch::Receiver<bool>,
 ) {
-    let arrival = Arc::new(Arrival { half_open, id, asked: Notify::new() });
     // Small messages that wait for each other: Nagle's algorithm would add 40 ms to each.
     if let Err(error) = stream.set_nodelay(true) {
-        return debug!(peer = %accepted_from, error = %error, "the peer is gone");
+        return debug!(peer = %peer, error = %error, "the peer is gone");
     }
-    let handshake = timeout(HANDSHAKE_TIMEOUT, async {
-        let peer = balancers.peer_of(&mut stream, accepted_from).await?;
-        acceptor.accept(stream).await.map(|stream| (stream, peer))
-    });
-    let (stream, peer) = match handshake.await {
-        Ok(Ok(shaken)) => shaken,
-        Ok(Err(error)) => return debug!(peer = %accepted_from, error = %error, "handshake failed"),
-        Err(_) => return debug!(peer = %accepted_from, "handshake timed out"),
+    let turns = &serving.handshakes.turns;
+    let stream = match serving.handshakes.shake(stream, &mut peer, &presence).await {
+        Ok(stream) => stream,
+        Err(failed) => {
+            if !matches!(failed, Failed::Overloaded(_)) {
+                turns.note(peer.ip(), Showing::Worthless);
+            }
+            return debug!(peer = %peer, error = %failed, "no connection");
+        }
     };
-    let Some(connection) = describe(&stream, peer) else { return };
-    let served = serve_http(stream, connection, arrival, routes, stop);
-    if timeout(CONNECTION_TIMEOUT, served).await.is_err() {
-        debug!(peer = %peer, "connection timed out");
+    let Some(connection) = describe(&stream, peer, presence.handle()) else { return };
+    let arrival = Arc::new(Arrival::new(presence.handle()));
+    let served = serve_http(stream, connection, &arrival, serving.routes.clone(), stop);
+    match timeout(CONNECTION_TIMEOUT, served).await {
+        Ok(Ended::AskedNothing) => turns.note(peer.ip(), Showing::Worthless),
+        Ok(Ended::Served) => {}
+        Err(_) => debug!(peer = %peer, "connection timed out"),
     }
 }
 
-fn describe(stream: &TlsStream<TcpStream>, peer: SocketAddr) -> Option<Connection> {
+fn describe<S>(stream: &TlsStream<S>, peer: SocketAddr, presence: Handle) -> Option<Connection> {
     let (_, tls) = stream.get_ref();
     let channel = channel(tls).ok()?;
     let certificate =
         tls.peer_certificates().and_then(|chain| Some(chain.first()?.as_ref().into()));
-    Some(Connection { channel, peer, certificate, has_joined: Arc::default() })
+    Some(Connection { channel, peer, certificate, presence, has_joined: Arc::default() })
+}
+
+/// How a connection ended.
+enum Ended {
+    Served,
+    AskedNothing,
 }
 
 async fn serve_http(
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Bounded<TcpStream>>,
     connection: Connection,
-    arrival: Arc<Arrival>,
+    arrival: &Arc<Arrival>,
     routes: Routes,
     mut stop: watch::Receiver<bool>,
-) {
+) -> Ended {
     let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     http.timer(TokioTimer::new())
         .max_concurrent_streams(1)
@@ -179,13 +163,14 @@ async fn serve_http(
         .keep_alive_interval(Some(Duration::from_secs(10)))
         .keep_alive_timeout(Duration::from_secs(5));
     let peer = connection.peer;
-    let service = WithConnection { routes, connection, arrival: Arc::clone(&arrival) };
+    let service = WithConnection { routes, connection, arrival: Arc::clone(arrival) };
     let serving = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut serving = std::pin::pin!(serving);
     let result = tokio::select! {
         result = serving.as_mut() => result,
         () = arrival.asks_for_nothing() => {
-            return debug!(peer = %peer, "no request came");
+            debug!(peer = %peer, "no request came");
+            return Ended::AskedNothing;
         }
         () = stopped(&mut stop) => {
             serving.as_mut().graceful_shutdown();
@@ -195,6 +180,7 @@ async fn serve_http(
     if let Err(error) = result {
         debug!(peer = %peer, error = %error, "connection failed");
     }
+    if arrival.has_asked() { Ended::Served } else { Ended::AskedNothing }
 }
 
 /// Waits until the server stops.
@@ -236,16 +222,25 @@ impl tower_service::Service<http::Request<hyper::body::Incoming>> for WithConnec
 
 /// A connection that has to show that it is worth its place.
 struct Arrival {
-    half_open: Arc<HalfOpen>,
-    id: u64,
+    presence: Handle,
+    has_asked: AtomicBool,
     asked: Notify,
 }
 
 impl Arrival {
+    fn new(presence: Handle) -> Self {
+        Self { presence, has_asked: AtomicBool::new(false), asked: Notify::new() }
+    }
+
     /// A request came: whoever it is, he gets an answer.
     fn asks(&self) {
-        self.half_open.remove(self.id);
+        self.has_asked.store(true, Ordering::SeqCst);
+        self.presence.asks();
         self.asked.notify_one();
+    }
+
+    fn has_asked(&self) -> bool {
+        self.has_asked.load(Ordering::SeqCst)
     }
 
     /// Ends if no request comes in time, and never if one does.
@@ -253,46 +248,6 @@ impl Arrival {
         if timeout(FIRST_REQUEST_TIMEOUT, self.asked.notified()).await.is_ok() {
             std::future::pending::<()>().await;
         }
-    }
-}
-
-impl Drop for Arrival {
-    fn drop(&mut self) {
-        self.half_open.remove(self.id);
-    }
-}
-
-/// Connections within their handshake or before their first request, oldest first.
-struct HalfOpen {
-    most: usize,
-    state: Mutex<(u64, BTreeMap<u64, AbortHandle>)>,
-}
-
-impl HalfOpen {
-    fn new(most: usize) -> Self {
-        Self { most, state: Mutex::default() }
-    }
-
-    fn next_id(&self) -> u64 {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.0 += 1;
-        state.0
-    }
-
-    /// Starts a connection and keeps its handle. The lock is held over the start, so that `remove`
-    /// cannot come first.
-    fn track(&self, id: u64, start: impl FnOnce() -> AbortHandle) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.1.insert(id, start());
-        let oldest = if state.1.len() > self.most { state.1.pop_first() } else { None };
-        drop(state);
-        if let Some((_, oldest)) = oldest {
-            oldest.abort();
-        }
-    }
-
-    fn remove(&self, id: u64) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&id);
     }
 }
 

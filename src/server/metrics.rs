@@ -15,9 +15,11 @@ use prometheus_client::registry::{Metric, Registry};
 
 use super::exchange::Kind;
 use super::publisher::{Board, Status, TargetKey};
+use super::turn_metrics::TurnCollector;
 use crate::aws::{CallCounts, CallStatistics};
 use crate::domain::{Lifetime, Timestamp};
 use crate::store::StoreStatistics;
+use crate::turns::{Places, Turns};
 
 /// Labels of a finished join or renewal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -136,6 +138,12 @@ impl Metrics {
             clock_is_apart,
             audit_counted,
         }
+    }
+
+    /// Likewise, of a server that shares its time like this.
+    pub(super) fn with_turns(mut self, turns: Arc<Turns>, places: Arc<Places>) -> Self {
+        self.registry.register_collector(Box::new(TurnCollector { turns, places }));
+        self
     }
 
     /// Counts a finished join or renewal.

@@ -17,11 +17,13 @@ use super::authority;
 use super::baseline::{self, AnswerSizes};
 use super::cloud::{Cloud, Reached};
 use super::config::Config;
+use super::connections::{Connections, Limits};
 use super::data_directory::{DataDirectory, UnusableDirectory, socket_path};
 use super::diagnostics::{self, Diagnostics};
 use super::explanation::Explainer;
 use super::grpc::{ANSWER_BYTES_MAX, Api, MESSAGE_BYTES_MAX};
-use super::listener::{self, Limits};
+use super::handshake::Handshakes;
+use super::listener::{self, Serving};
 use super::local::{self, Local};
 use super::metrics::Metrics;
 use super::policies;
@@ -45,6 +47,7 @@ use crate::proto::join_service_server::JoinServiceServer;
 use crate::proto::node_service_server::NodeServiceServer;
 use crate::registry::Registry;
 use crate::store::{SqliteStore, Store, StoreUnavailable};
+use crate::turns::{Places, Turns};
 
 /// How long tasks have to end; longer than open joins have.
 const STOP_TIMEOUT: Duration = Duration::from_secs(25);
@@ -292,7 +295,12 @@ async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, St
     let policies = policies::load(config, &vocabulary, clock)?;
     policies::keep(&registry, &policies).await?;
     let board = Arc::new(Board::new(clock.clone()));
-    let metrics = Arc::new(Metrics::new(Arc::clone(&calls), Arc::clone(&board), statistics));
+    // As many as compute at once; more would only take turns in another order.
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let turns = Arc::new(Turns::new(processors, config.connections_max / 2));
+    let places = Arc::new(Places::default());
+    let metrics = Metrics::new(Arc::clone(&calls), Arc::clone(&board), statistics);
+    let metrics = Arc::new(metrics.with_turns(Arc::clone(&turns), Arc::clone(&places)));
     metrics.policies.set(i64::try_from(policies.len()).unwrap_or(i64::MAX));
     let (authorities, authority) = authority::open(config, &data, store.as_ref(), clock).await?;
     authority.check().await?;
@@ -308,6 +316,8 @@ async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, St
         trust_domain: data.trust_domain().clone(),
         reserved_names: config.dns_names.clone(),
         join_root: authorities.join_root.certificate().clone(),
+        turns,
+        places,
     });
     let reloader = Arc::new(Reloader {
         joins: Arc::clone(&joins),
@@ -377,15 +387,14 @@ async fn spawn_services(
     let balancers = Balancers::new(config.proxy_protocol_from.clone());
     let metrics = &foundation.metrics;
     let join_address = listeners.join.1;
-    running.spawn(listener::serve(
-        listeners.join.0,
-        tls,
-        served,
-        limits,
-        balancers,
-        Arc::clone(metrics),
-        stopped.clone(),
-    ));
+    let turns = Arc::clone(&foundation.joins.turns);
+    let serving = Serving {
+        connections: Arc::new(Connections::new(limits, Arc::clone(&turns))),
+        handshakes: Handshakes { tls, balancers, turns },
+        routes: served,
+        metrics: Arc::clone(metrics),
+    };
+    running.spawn(listener::serve(listeners.join.0, serving, stopped.clone()));
     let pages = Arc::new(Diagnostics {
         metrics: Arc::clone(metrics),
         store: Arc::clone(&foundation.store),

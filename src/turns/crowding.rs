@@ -36,6 +36,11 @@ impl<K: Copy + Ord + Hash> Crowding<K> {
         self.order.last().map(|(_, party)| *party)
     }
 
+    /// How much that is: to compare with others.
+    pub fn heaviest_load(&self) -> u64 {
+        self.order.last().map_or(0, |(load, _)| *load)
+    }
+
     /// How many parties have anything.
     pub fn parties(&self) -> usize {
         self.loads.len()

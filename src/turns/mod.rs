@@ -33,9 +33,9 @@ pub use weights::{Showing, Standing, Weight};
 use crate::clock::Stopwatch;
 use crate::domain::Network;
 
-/// How long anybody waits for a turn. Longer than that is no use to a node: its own patience ends,
-/// and what it comes back with waits behind what it left.
-const WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long anybody waits for a turn: half of what our agent waits for a connection. Longer is no use
+/// to a node, whose own patience ends.
+const WAIT_MAX: Duration = Duration::from_secs(5);
 /// Networks in debt that are remembered while others wait.
 const IN_DEBT: usize = 4096;
 /// What a turn takes, as long as nobody knows better.

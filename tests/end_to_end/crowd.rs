@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use muster::clock::Stopwatch;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::client::TlsStream;
 
 use crate::harness::{OTHER_WORKER, Process, Site, WORKER, careless_connection, mortal};
 
@@ -28,7 +29,7 @@ const MEMORY_MAX_MIB: u64 = 300;
 const PACE: Duration = Duration::from_millis(20);
 
 /// A number of the server's page about itself.
-fn proc_number(server: &Process, page: &str, line: &str, word: usize) -> u64 {
+pub(crate) fn proc_number(server: &Process, page: &str, line: &str, word: usize) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{}/{page}", server.id())).unwrap();
     let line = text.lines().find(|found| found.starts_with(line)).unwrap();
     line.split_whitespace().nth(word).unwrap().parse().unwrap()
@@ -187,7 +188,8 @@ async fn messages_that_are_too_long_are_refused_and_disturb_nobody() {
     let nested: Vec<u8> = [&[0][..], &30_000_u32.to_be_bytes(), &vec![0x0b; 30_000]].concat();
     for message in [whole, claim, nested] {
         for _ in 0..20 {
-            let status = status_of(site.address(), message.clone()).await;
+            let status =
+                status_of(careless_connection(site.address()).await, message.clone()).await;
             assert!(["3", "11", "13"].contains(&status.as_str()), "grpc-status {status}");
         }
     }
@@ -197,12 +199,15 @@ async fn messages_that_are_too_long_are_refused_and_disturb_nobody() {
 }
 
 /// Sends one message to `Join`; the gRPC status that comes back.
-async fn status_of(address: &str, message: Vec<u8>) -> String {
-    let stream = TokioIo::new(careless_connection(address).await);
+pub(crate) async fn status_of(
+    stream: TlsStream<tokio::net::TcpStream>,
+    message: Vec<u8>,
+) -> String {
+    let stream = TokioIo::new(stream);
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
     tokio::spawn(connection);
-    let request = Request::post(format!("https://{address}/muster.v1.JoinService/Join"))
+    let request = Request::post("https://muster/muster.v1.JoinService/Join")
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .body(Full::new(Bytes::from(message)))

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::{Arc, LazyLock};
@@ -14,7 +15,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme, version};
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -349,6 +350,26 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 
 /// A bare TLS connection to a join listener, of somebody who does not care who answers.
 pub(crate) async fn careless_connection(address: &str) -> TlsStream<TcpStream> {
+    careless_connection_from("127.0.0.1", address).await.unwrap()
+}
+
+/// Likewise, from this address of the loopback interface: each /24 of them is a network of its own.
+pub(crate) async fn careless_connection_from(
+    source: &str,
+    address: &str,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let stream = tcp_connection_from(source, address).await?;
+    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(careless_config()).connect(name, stream).await
+}
+
+pub(crate) async fn tcp_connection_from(source: &str, address: &str) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::new(source.parse().unwrap(), 0))?;
+    socket.connect(address.parse().unwrap()).await
+}
+
+pub(crate) fn careless_config() -> Arc<ClientConfig> {
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&version::TLS13])
         .unwrap()
@@ -357,9 +378,7 @@ pub(crate) async fn careless_connection(address: &str) -> TlsStream<TcpStream> {
         .with_no_client_auth();
     config.enable_sni = false;
     config.alpn_protocols = vec![b"h2".to_vec()];
-    let stream = TcpStream::connect(address).await.unwrap();
-    let name = ServerName::try_from("localhost").unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+    Arc::new(config)
 }
 
 /// Believes every certificate.

@@ -15,6 +15,8 @@ mod crowd;
 mod doctor;
 mod genuine;
 mod harness;
+mod hostile;
+mod limits;
 mod patience;
 mod policies;
 mod reload;

@@ -80,7 +80,8 @@ impl Flood {
         eprintln!("{answers:?}, STS {sts}, EC2 {ec2}, {:?}", self.began.elapsed());
         for code in answers.keys() {
             let code: Code = code.parse().unwrap();
-            assert!(matches!(code, Code::ProofSignatureRejected | Code::ProofThrottled), "{code}");
+            let not_now = matches!(code, Code::ProofThrottled | Code::Overloaded);
+            assert!(not_now || code == Code::ProofSignatureRejected, "{code}");
             assert!(matches!(code.class(), Kind::Denied | Kind::Throttled));
         }
         assert_eq!(ec2, ec2_calls, "a garbage proof never causes a look");
@@ -110,7 +111,7 @@ async fn an_honest_node_behind_the_same_address_joins_too() {
     honest.source = [192, 0, 1, 7].into();
     let mut tries = 1;
     while let Err(refusal) = flood.cloud.send(&node, &honest).await {
-        assert_eq!(refusal.code, Code::ProofThrottled);
+        assert!(matches!(refusal.code, Code::ProofThrottled | Code::Overloaded), "{refusal:?}");
         tries += 1;
         assert!(tries < 10, "still throttled");
         tokio::time::sleep(Duration::from_millis(500)).await;

@@ -21,6 +21,7 @@ mod hooked;
 mod issuing;
 mod locks;
 mod look_up;
+mod overload;
 mod policy_changes;
 mod proof;
 mod renewal;

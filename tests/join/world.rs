@@ -19,6 +19,7 @@ use muster::policy::{self, PolicyFile, PolicySet, Vocabulary};
 use muster::registry::{Enrollment, Registry};
 use muster::sim::{InstanceRecord, Scenario, SimulatedInstance, Simulator};
 use muster::store::{MemoryStore, SqliteStore, Store};
+use muster::turns::{Places, Turns};
 use rcgen::{KeyPair, PublicKeyData, SigningKey};
 
 pub(crate) const ALLOWED: &str = "111122223333";
@@ -181,6 +182,8 @@ impl World {
             trust_domain: domain,
             reserved_names: vec!["muster.internal.example".to_owned()],
             join_root: authorities.join_root.certificate().clone(),
+            turns: Arc::new(Turns::new(2, 1000)),
+            places: Arc::new(Places::default()),
         });
         Self { joins, clock, store, registry, _keep: keep }
     }

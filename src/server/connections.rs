@@ -1,0 +1,329 @@
+//! Every open connection, and which of them goes when there are too many: of the network that has
+//! the most for its weight, the oldest that keeps us waiting. A connection that waits for us, in line
+//! for a turn or while its evidence is judged, is never put out: it is not slow, we are.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::task::AbortHandle;
+
+use crate::domain::Network;
+use crate::turns::{Crowding, Turns, Weight};
+
+/// Bounds of the listener.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Connections at a time.
+    pub(super) connections: usize,
+    /// Of these, how many may keep us waiting within their handshake or before their first request.
+    pub(super) handshakes: usize,
+}
+
+/// The connections of a listener.
+pub(super) struct Connections {
+    limits: Limits,
+    turns: Arc<Turns>,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    last: u64,
+    open: HashMap<u64, Entry>,
+    half_open: Waited,
+    asking: Waited,
+}
+
+struct Entry {
+    network: Network,
+    task: Option<AbortHandle>,
+    stage: Stage,
+    /// How many of our own steps it waits for.
+    ours: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It has asked for nothing yet.
+    HalfOpen,
+    /// It has, and has more to send or nothing more to do here.
+    Asking,
+}
+
+/// Connections that keep us waiting, by network, oldest first.
+#[derive(Default)]
+struct Waited {
+    all: usize,
+    by_network: HashMap<Network, BTreeSet<u64>>,
+    crowding: Crowding<Network>,
+}
+
+impl Connections {
+    pub(super) fn new(limits: Limits, turns: Arc<Turns>) -> Self {
+        Self { limits, turns, table: Mutex::default() }
+    }
+
+    /// Lets a new connection in, and whoever must go for it out; `None` if that is the new one.
+    pub(super) fn admit(self: &Arc<Self>, source: IpAddr) -> Option<Presence> {
+        let mut table = self.table();
+        table.last += 1;
+        let id = table.last;
+        let entry =
+            Entry { network: Network::of(source), task: None, stage: Stage::HalfOpen, ours: 1 };
+        table.open.insert(id, entry);
+        self.change(&mut table, id, |entry| entry.ours = 0);
+        let is_in = table.open.contains_key(&id);
+        drop(table);
+        is_in.then(|| Presence(Handle { connections: Arc::clone(self), id }))
+    }
+
+    /// Changes an entry, moves it to the list where it belongs then, and makes room there.
+    fn change(&self, table: &mut Table, id: u64, change: impl FnOnce(&mut Entry)) {
+        let Some(mut entry) = table.take(id, &self.turns) else { return };
+        change(&mut entry);
+        let network = entry.network;
+        if let Some(list) = table.list_of(&entry) {
+            list.add(network, id, self.turns.weight(network));
+        }
+        table.open.insert(id, entry);
+        while table.half_open.all > self.limits.handshakes {
+            let oldest = table.half_open.oldest_of_the_most_crowded();
+            if !self.put_out(table, oldest) {
+                break;
+            }
+        }
+        while table.open.len() > self.limits.connections {
+            let lists = [&table.half_open, &table.asking];
+            let fullest = lists.into_iter().max_by_key(|list| list.crowding.heaviest_load());
+            let oldest = fullest.and_then(Waited::oldest_of_the_most_crowded);
+            if !self.put_out(table, oldest) {
+                break;
+            }
+        }
+    }
+
+    fn put_out(&self, table: &mut Table, id: Option<u64>) -> bool {
+        let Some(entry) = id.and_then(|id| table.take(id, &self.turns)) else { return false };
+        if let Some(task) = entry.task {
+            task.abort();
+        }
+        true
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    /// Takes an entry off its list and out of the table.
+    fn take(&mut self, id: u64, turns: &Turns) -> Option<Entry> {
+        let entry = self.open.remove(&id)?;
+        let network = entry.network;
+        if let Some(list) = self.list_of(&entry) {
+            list.remove(network, id, turns.weight(network));
+        }
+        Some(entry)
+    }
+
+    fn list_of(&mut self, entry: &Entry) -> Option<&mut Waited> {
+        match entry.stage {
+            _ if entry.ours > 0 => None,
+            Stage::HalfOpen => Some(&mut self.half_open),
+            Stage::Asking => Some(&mut self.asking),
+        }
+    }
+}
+
+impl Waited {
+    fn add(&mut self, network: Network, id: u64, weight: Weight) {
+        let ids = self.by_network.entry(network).or_default();
+        self.all += usize::from(ids.insert(id));
+        self.crowding.set(network, ids.len(), weight);
+    }
+
+    fn remove(&mut self, network: Network, id: u64, weight: Weight) {
+        let Some(ids) = self.by_network.get_mut(&network) else { return };
+        self.all -= usize::from(ids.remove(&id));
+        self.crowding.set(network, ids.len(), weight);
+        if ids.is_empty() {
+            self.by_network.remove(&network);
+        }
+    }
+
+    fn oldest_of_the_most_crowded(&self) -> Option<u64> {
+        self.by_network.get(&self.crowding.heaviest()?)?.first().copied()
+    }
+}
+
+/// A connection in the table, until it is dropped with the task that serves it.
+pub(super) struct Presence(Handle);
+
+impl Presence {
+    /// What requests of the connection know it by.
+    pub(super) fn handle(&self) -> Handle {
+        self.0.clone()
+    }
+
+    /// Says where it really comes from.
+    pub(super) fn comes_from(&self, source: IpAddr) {
+        self.0.change(|entry| entry.network = Network::of(source));
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        let Handle { connections, id } = &self.0;
+        connections.table().take(*id, &connections.turns);
+    }
+}
+
+/// A connection in the table, if it is still there.
+#[derive(Clone)]
+pub(super) struct Handle {
+    connections: Arc<Connections>,
+    id: u64,
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "connection {}", self.id)
+    }
+}
+
+impl Handle {
+    /// Says which task to end when this connection is put out.
+    pub(super) fn is_served_by(&self, task: AbortHandle) {
+        match self.connections.table().open.get_mut(&self.id) {
+            Some(entry) => entry.task = Some(task),
+            // Somebody was quicker.
+            None => task.abort(),
+        }
+    }
+
+    /// It has asked for something.
+    pub(super) fn asks(&self) {
+        self.change(|entry| entry.stage = Stage::Asking);
+    }
+
+    /// From here on it waits for us, until what this returns is dropped.
+    pub(super) fn waits_for_us(&self) -> WaitsForUs {
+        self.change(|entry| entry.ours += 1);
+        WaitsForUs(self.clone())
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Entry)) {
+        let mut table = self.connections.table();
+        self.connections.change(&mut table, self.id, change);
+    }
+}
+
+/// A connection that waits for us.
+pub(super) struct WaitsForUs(Handle);
+
+impl Drop for WaitsForUs {
+    fn drop(&mut self) {
+        self.0.change(|entry| entry.ours = entry.ours.saturating_sub(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::turns::Showing;
+
+    const STRANGER: &str = "192.0.2.1";
+    const NODE: &str = "198.51.100.1";
+
+    fn source(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn table(connections: usize, handshakes: usize) -> Arc<Connections> {
+        let turns = Arc::new(Turns::new(1, 10));
+        Arc::new(Connections::new(Limits { connections, handshakes }, turns))
+    }
+
+    fn is_in(connection: &Presence) -> bool {
+        connection.0.connections.table().open.contains_key(&connection.0.id)
+    }
+
+    fn count(connections: &[Presence]) -> usize {
+        connections.iter().filter(|connection| is_in(connection)).count()
+    }
+
+    // T36, T55: a fleet that starts up while a crowd is slow elsewhere loses none of its nodes.
+    #[test]
+    fn the_most_crowded_network_loses_its_oldest() {
+        let all = table(1000, 20);
+        let fleet: Vec<_> = (0..5).filter_map(|_| all.admit(source(NODE))).collect();
+        let crowd: Vec<_> = (0..100).filter_map(|_| all.admit(source(STRANGER))).collect();
+        assert_eq!(count(&fleet), 5);
+        assert_eq!(count(&crowd), 15);
+        assert!(crowd[85..].iter().all(is_in), "the oldest went");
+        // What a network has shown counts: the same number is more of a worse one.
+        for _ in 0..50 {
+            all.turns.note(source(STRANGER), Showing::Worthless);
+            all.turns.note(source(NODE), Showing::Admitted);
+        }
+        let more: Vec<_> = (0..12).filter_map(|_| all.admit(source(NODE))).collect();
+        assert_eq!((count(&fleet), count(&more), count(&crowd)), (5, 12, 3));
+    }
+
+    // A whole fleet behind one address: nothing is kept from it.
+    #[test]
+    fn whoever_is_alone_has_every_place() {
+        let all = table(1000, 20);
+        let fleet: Vec<_> = (0..21).filter_map(|_| all.admit(source(NODE))).collect();
+        assert_eq!((count(&fleet), is_in(&fleet[0])), (20, false));
+    }
+
+    #[test]
+    fn whoever_waits_for_us_is_not_put_out() {
+        let all = table(1000, 5);
+        let waiting = all.admit(source(NODE)).unwrap();
+        let in_line = waiting.handle().waits_for_us();
+        let judged = waiting.handle().waits_for_us();
+        let crowd: Vec<_> = (0..20).filter_map(|_| all.admit(source(NODE))).collect();
+        assert!(is_in(&waiting));
+        drop(judged);
+        assert!(is_in(&waiting));
+        drop(in_line);
+        assert!(!is_in(&waiting), "now it keeps us waiting, and is the oldest");
+        assert_eq!(count(&crowd), 5);
+    }
+
+    // Silent streams hold their places for as long as they may; honest nodes get theirs even so.
+    #[test]
+    fn when_all_places_are_taken_whoever_keeps_us_waiting_goes() {
+        let all = table(50, 20);
+        let crowd: Vec<_> = (0..50)
+            .filter_map(|_| {
+                let connection = all.admit(source(STRANGER))?;
+                connection.handle().asks();
+                Some(connection)
+            })
+            .collect();
+        assert_eq!(count(&crowd), 50);
+        let node = all.admit(source(NODE)).unwrap();
+        assert!(!is_in(&crowd[0]) && is_in(&crowd[1]));
+        let _judged: Vec<_> =
+            crowd[1..].iter().map(|connection| connection.handle().waits_for_us()).collect();
+        assert!(all.admit(source(STRANGER)).is_some(), "the last who keeps us waiting went for it");
+        assert!(!is_in(&node));
+    }
+
+    #[test]
+    fn behind_a_balancer_the_real_network_counts() {
+        let all = table(1000, 10);
+        let node = all.admit(source(STRANGER)).unwrap();
+        node.comes_from(source(NODE));
+        let crowd: Vec<_> = (0..20).filter_map(|_| all.admit(source(STRANGER))).collect();
+        assert!(is_in(&node));
+        drop((node, crowd));
+        let table = all.table();
+        assert!(table.open.is_empty() && table.half_open.by_network.is_empty());
+        assert_eq!((table.half_open.all, table.half_open.crowding.parties()), (0, 0));
+    }
+}
