@@ -17,7 +17,7 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::crowd::{proc_number, status_of};
+use crate::crowd::{MEMORY_MAX_MIB, allow_many_files, proc_number, status_of};
 use crate::harness::{
     MORE_WORKERS, OTHER_WORKER, STRANGER, Site, WORKER, careless_config, careless_connection_from,
     tcp_connection_from,
@@ -213,6 +213,58 @@ impl Drop for StopAtEnd<'_> {
     }
 }
 
+/// Finishes the handshake, and then is silent or sends an HTTP/2 ping a second, until it is put out.
+async fn finish_and_stay(source: &str, address: &str, pings: bool) -> bool {
+    const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0pingpong";
+    let Ok(stream) = careless_connection_from(source, address).await else { return false };
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let pinging = async {
+        if !pings || writer.write_all(HELLO).await.is_err() {
+            return std::future::pending().await;
+        }
+        while writer.write_all(PING).await.is_ok() && writer.flush().await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    let mut answers = Vec::new();
+    tokio::select! {
+        _put_out = reader.read_to_end(&mut answers) => {}
+        () = pinging => {}
+    }
+    true
+}
+
+// T55, acceptance 4: thousands who have finished their handshakes, and ask for nothing.
+#[test]
+fn nodes_join_beside_thousands_who_finish_their_handshakes_and_stay() {
+    const CROWD: usize = 3000;
+    allow_many_files();
+    let site = Site::new();
+    let before = proc_number(&site.server, "status", "VmRSS:", 1) / 1024;
+    let crowds = [(ELSEWHERE, true), (NEXT_DOOR, false)].map(|(source, pings)| {
+        let address = site.address().to_owned();
+        Crowd::of(CROWD / 2, move || {
+            let address = address.clone();
+            async move { finish_and_stay(source, &address, pings).await }
+        })
+    });
+    for crowd in &crowds {
+        crowd.has_served(CROWD / 10);
+    }
+    for (number, worker) in [WORKER, OTHER_WORKER].into_iter().enumerate() {
+        site.join(worker, &format!("node-{number}")).yes();
+    }
+    let peak = proc_number(&site.server, "status", "VmHWM:", 1) / 1024;
+    eprintln!(
+        "{} connections of strangers, {CROWD} at a time, of which {} were shown the door; {before} \
+         MiB before, {peak} MiB at the peak",
+        metric(&site, "muster_connections_total"),
+        crowds.iter().map(Crowd::served).sum::<usize>(),
+    );
+    assert!(peak < MEMORY_MAX_MIB, "{peak} MiB");
+}
+
 /// A request whose body never comes.
 struct Silent;
 
@@ -280,6 +332,7 @@ fn nodes_join_when_every_place_is_taken_by_somebody_who_only_pings() {
         site.join(worker, &format!("node-{number}")).yes();
     }
     let peak = proc_number(&site.server, "status", "VmHWM:", 1) / 1024;
+    assert!(peak < MEMORY_MAX_MIB, "{peak} MiB");
     eprintln!(
         "{} connections came for {PLACES} places, {} were put out; {before} MiB before, {peak} MiB at the peak",
         metric(&site, "muster_connections_total"),
