@@ -29,6 +29,17 @@ pub struct LogEntry {
     pub hash: ChainHash,
 }
 
+/// Where a log ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogHead {
+    /// The log's name.
+    pub log: String,
+    /// The number of its last record.
+    pub sequence: u64,
+    /// That record's hash.
+    pub hash: ChainHash,
+}
+
 /// `SHA-256("muster/log/v1\0" ‖ previous ‖ SHA-256(log name) ‖ sequence, 8 bytes ‖ payload)`.
 pub fn link(previous: ChainHash, log: &str, sequence: u64, payload: &[u8]) -> ChainHash {
     let mut hash = Context::new(&SHA256);

@@ -246,6 +246,8 @@ async fn logs_are_chained_without_gaps(store: Arc<dyn Store>) {
         job.await.unwrap().unwrap();
     }
     assert_eq!(store.logs().await.unwrap(), ["even", "odd"]);
+    let heads = store.heads().await.unwrap();
+    assert_eq!(heads.iter().map(|head| head.log.as_str()).collect::<Vec<_>>(), ["even", "odd"]);
     for log in ["even", "odd"] {
         let mut previous = ChainHash::default();
         let entries = store.read_log(log, 0, 100).await.unwrap();
@@ -255,6 +257,8 @@ async fn logs_are_chained_without_gaps(store: Arc<dyn Store>) {
             assert_eq!(entry.hash, link(previous, log, sequence, &entry.payload));
             previous = entry.hash;
         }
+        let head = heads.iter().find(|head| head.log == log).unwrap();
+        assert_eq!((head.sequence, head.hash), (16, previous));
         assert_eq!(store.read_log(log, 15, 100).await.unwrap().len(), 1);
         assert_eq!(store.read_log(log, 0, 3).await.unwrap().len(), 3);
     }

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::domain::Timestamp;
 
 use super::{
-    ChainHash, CommitError, Committed, Condition, Count, Key, LogEntry, Page, Store,
+    ChainHash, CommitError, Committed, Condition, Count, Key, LogEntry, LogHead, Page, Store,
     StoreUnavailable, Transaction, Versioned, link,
 };
 
@@ -142,6 +142,15 @@ impl Store for MemoryStore {
 
     async fn logs(&self) -> Result<Vec<String>, StoreUnavailable> {
         Ok(self.state().logs.keys().cloned().collect())
+    }
+
+    async fn heads(&self) -> Result<Vec<LogHead>, StoreUnavailable> {
+        let state = self.state();
+        let head = |(log, entries): (&String, &Vec<LogEntry>)| {
+            let LogEntry { sequence, hash, .. } = *entries.last()?;
+            Some(LogHead { log: log.clone(), sequence, hash })
+        };
+        Ok(state.logs.iter().filter_map(head).collect())
     }
 
     async fn read_log(

@@ -10,7 +10,7 @@ mod contract;
 mod memory;
 mod sqlite;
 
-pub use chain::{ChainHash, LogEntry, link};
+pub use chain::{ChainHash, LogEntry, LogHead, link};
 pub use memory::MemoryStore;
 pub use sqlite::{SqliteStore, StoreStatistics};
 
@@ -187,6 +187,9 @@ pub trait Store: Send + Sync {
 
     /// The names of all logs, in order.
     async fn logs(&self) -> Result<Vec<String>, StoreUnavailable>;
+
+    /// The last record of every log, in the order of their names: number and hash.
+    async fn heads(&self) -> Result<Vec<LogHead>, StoreUnavailable>;
 
     /// Records of a log in order, after the one numbered `after` (0 for the start).
     async fn read_log(

@@ -16,14 +16,23 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    ChainHash, CommitError, Committed, Key, LogEntry, Page, Store, StoreUnavailable, Transaction,
-    Versioned,
+    ChainHash, CommitError, Committed, Key, LogEntry, LogHead, Page, Store, StoreUnavailable,
+    Transaction, Versioned,
 };
 use readers::Readers;
 use writer::{Job, run_writer};
 
 /// How many transactions may wait for the writer.
 const QUEUE_LENGTH: usize = 4096;
+
+/// The names of all logs. One index look-up for each; DISTINCT would read the index of every record.
+const LOGS: &str = "
+    WITH RECURSIVE logs (log) AS (
+        SELECT min(log) FROM records
+        UNION ALL
+        SELECT (SELECT min(log) FROM records WHERE log > logs.log)
+        FROM logs WHERE log IS NOT NULL
+    )";
 
 /// A store in a file.
 #[derive(Debug, Clone)]
@@ -137,17 +146,30 @@ impl Store for SqliteStore {
     async fn logs(&self) -> Result<Vec<String>, StoreUnavailable> {
         self.readers
             .read(|connection| {
-                // One index look-up for each log; DISTINCT would read the index of every record.
-                let mut statement = connection.prepare_cached(
-                    "WITH RECURSIVE logs (log) AS (
-                     SELECT min(log) FROM records
-                     UNION ALL
-                     SELECT (SELECT min(log) FROM records WHERE log > logs.log)
-                     FROM logs WHERE log IS NOT NULL
-                 )
-                 SELECT log FROM logs WHERE log IS NOT NULL",
-                )?;
+                let mut statement = connection.prepare_cached(&format!(
+                    "{LOGS} SELECT log FROM logs WHERE log IS NOT NULL"
+                ))?;
                 statement.query_map([], |row| row.get(0))?.collect()
+            })
+            .await
+    }
+
+    async fn heads(&self) -> Result<Vec<LogHead>, StoreUnavailable> {
+        self.readers
+            .read(|connection| {
+                let mut statement = connection.prepare_cached(&format!(
+                    "{LOGS} SELECT log,
+                     (SELECT max(sequence) FROM records WHERE log = logs.log),
+                     (SELECT hash FROM records WHERE log = logs.log
+                      ORDER BY sequence DESC LIMIT 1)
+                 FROM logs WHERE log IS NOT NULL"
+                ))?;
+                statement
+                    .query_map([], |row| {
+                        let (log, sequence) = (row.get(0)?, row.get(1)?);
+                        Ok(LogHead { log, sequence, hash: ChainHash(row.get(2)?) })
+                    })?
+                    .collect()
             })
             .await
     }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use muster::domain::{Token, TokenName};
 use muster::registry::{Lock, Registry};
 use muster::store::{
-    Append, CommitError, Committed, Key, LogEntry, MemoryStore, Page, Store, StoreUnavailable,
-    Transaction, Versioned,
+    Append, CommitError, Committed, Key, LogEntry, LogHead, MemoryStore, Page, Store,
+    StoreUnavailable, Transaction, Versioned,
 };
 
 /// A store in memory in which something happens once, between two steps of a join.
@@ -67,6 +67,10 @@ impl Store for Hooked {
 
     async fn logs(&self) -> Result<Vec<String>, StoreUnavailable> {
         self.inner.logs().await
+    }
+
+    async fn heads(&self) -> Result<Vec<LogHead>, StoreUnavailable> {
+        self.inner.heads().await
     }
 
     async fn read_log(
