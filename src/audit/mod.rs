@@ -5,26 +5,49 @@
 //! quota; everything else is noise: counted exactly, explained from memory, summed up once a
 //! minute. Noise can never spend the space or the fsyncs of admissions (I17).
 
+mod against;
+mod checkpoint;
+mod export;
+mod line;
 mod noise;
+mod query;
 mod quota;
 mod record;
+mod room;
+mod sealing;
 mod sink;
 mod verify;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::rand;
-use tokio::sync::mpsc;
 
 use crate::clock::Clock;
-use crate::domain::{CorrelationId, Timestamp};
-use crate::store::{Append, Store, StoreUnavailable, Transaction};
+use crate::domain::CorrelationId;
+use crate::store::{Append, CommitError, Store, StoreUnavailable, Transaction};
 use noise::Noise;
 use quota::Quota;
+use room::LastSeen;
+use sealing::Sealer;
 
+pub use against::compare_with_export;
+pub use checkpoint::{
+    Checkpoint, CheckpointKey, Head, InvalidCheckpoint, UnusableKey, public_key_from_pem,
+    public_key_to_pem,
+};
+pub use export::{CopyError, Exported, NoCopy, copied_so_far, export_everything};
+pub use line::{InvalidLine, LINE_BYTES_MAX, parse_line};
+pub use query::{Query, first, is_chain, last, read};
+pub use quota::RefusalQuota;
 pub use record::{Class, Entry, Outcome, Record};
+pub use room::Room;
 pub use sink::{Cursor, FileSink, Sink, StdoutSink, catch_up, export};
-pub use verify::{Broken, Verification, compare_with_export, verify};
+pub use verify::{Broken, Verification, verify};
+
+/// What whoever asks to be admitted without room is told, and the operator reads.
+const NO_ROOM: &str = "the store's disk is full and the reserve (store.reserve_mib) is used up: nobody \
+    is admitted until there is room; `df` on the data directory, and \"The disk is full\" in \
+    docs/operations.md";
 
 /// Prefix of the names of all audit logs.
 pub(crate) const LOG_PREFIX: &str = "audit/";
@@ -35,6 +58,8 @@ pub struct Audit {
     clock: Clock,
     chain: String,
     state: Mutex<State>,
+    sealer: Option<Sealer>,
+    room: LastSeen,
 }
 
 struct State {
@@ -49,7 +74,27 @@ impl Audit {
         // The time in front keeps chains in the order of their starts.
         let chain = format!("{LOG_PREFIX}{started:012}-{}", hex::encode(random::<4>()?));
         let state = State { quota: Quota::default(), noise: Noise::default() };
-        Ok(Self { store, clock, chain, state: Mutex::new(state) })
+        Ok(Self {
+            store,
+            clock,
+            chain,
+            state: Mutex::new(state),
+            sealer: None,
+            room: LastSeen::default(),
+        })
+    }
+
+    /// The same writer, which signs checkpoints with this key.
+    #[must_use]
+    pub fn with_checkpoints(self, key: CheckpointKey) -> Self {
+        Self { sealer: Some(Sealer::new(key)), ..self }
+    }
+
+    /// The same writer, which keeps these quotas over every start.
+    pub async fn with_refusal_quota(self, quota: RefusalQuota) -> Result<Self, StoreUnavailable> {
+        let used_before = sealing::refusal_bytes_before(self.store.as_ref()).await?;
+        self.state().quota = Quota::new(quota, used_before);
+        Ok(self)
     }
 
     /// Where this process's chain begins.
@@ -62,21 +107,24 @@ impl Audit {
         Ok(CorrelationId::new(class.letter(), random()?))
     }
 
-    /// The record as part of somebody else's transaction: durable with it or not at all (I9).
+    /// The record as part of somebody else's transaction: durable with it or not at all (I9). Without
+    /// room there is no admission.
     pub fn append(&self, record: &Record) -> Result<Append, StoreUnavailable> {
+        if record.class == Class::Admission && self.room() == Room::Gone {
+            return Err(StoreUnavailable(NO_ROOM.to_owned()));
+        }
+        self.chained(record)
+    }
+
+    fn chained(&self, record: &Record) -> Result<Append, StoreUnavailable> {
         Ok(Append { log: self.chain.clone(), payload: record.to_payload()? })
     }
 
     /// Writes a record of its own.
     pub async fn write(&self, record: &Record) -> Result<(), StoreUnavailable> {
         let transaction =
-            Transaction { appends: vec![self.append(record)?], ..Transaction::default() };
-        self.store.commit(transaction).await.map(|_| ()).map_err(|error| match error {
-            crate::store::CommitError::Unavailable(unavailable) => unavailable,
-            crate::store::CommitError::Conflict(key) => {
-                StoreUnavailable(format!("an unconditional write met a conflict: {key:?}"))
-            }
-        })
+            Transaction { appends: vec![self.chained(record)?], ..Transaction::default() };
+        self.store.commit(transaction).await.map(|_| ()).map_err(unconditional)
     }
 
     /// Writes a refusal, if its class and quota allow a record of its own, or counts it.
@@ -87,18 +135,20 @@ impl Audit {
             Class::Admission | Class::Security => true,
             Class::Known => {
                 let reason = record.code.map_or("", crate::domain::Code::as_str);
-                self.state().quota.admits(subject, reason, record.time)
+                let length = record.to_payload()?.len();
+                self.room() < Room::VeryLow
+                    && self.state().quota.admits(subject, reason, length, record.time)
             }
             Class::Noise => false,
         };
         if !write {
-            self.state().noise.count(record);
+            self.state().noise.count(&record);
             return Ok(());
         }
         let written = self.write(&record).await;
         if written.is_err() {
             // Whatever the store does, the operator finds the explanation and the count.
-            self.state().noise.count(record);
+            self.state().noise.count(&record);
         }
         written
     }
@@ -108,8 +158,18 @@ impl Audit {
         self.state().noise.recall(id)
     }
 
-    /// Writes the sum of what was only counted since the last call, if there was anything.
+    /// Writes the sum of what was only counted since the last one, if there was anything. With little
+    /// room it waits: what is counted takes no more memory however long that is.
     pub async fn write_summary(&self) -> Result<(), StoreUnavailable> {
+        if self.room() == Room::Ample { self.summarise().await } else { Ok(()) }
+    }
+
+    /// The same before the process ends: what waits in memory would be lost.
+    pub async fn write_last_summary(&self) -> Result<(), StoreUnavailable> {
+        if self.room() == Room::Gone { Ok(()) } else { self.summarise().await }
+    }
+
+    async fn summarise(&self) -> Result<(), StoreUnavailable> {
         let now = self.clock.now();
         let Some((summary, counts)) = self.state().noise.take_summary(now) else { return Ok(()) };
         let written = self.write(&summary).await;
@@ -124,83 +184,41 @@ impl Audit {
         self.state().noise.total()
     }
 
+    /// Bytes that records of known refusals take in the store, and the most that they may.
+    pub fn refusal_bytes(&self) -> (u64, u64) {
+        let state = self.state();
+        (state.quota.used_in_all(), state.quota.limits().bytes_in_all)
+    }
+
+    /// Bytes of memory that explanations take.
+    pub fn explained_bytes(&self) -> usize {
+        self.state().noise.explained_bytes()
+    }
+
+    /// Says how much room there is from now on.
+    pub fn set_room(&self, room: Room) {
+        self.room.set(room);
+    }
+
+    /// How much room there is.
+    pub fn room(&self) -> Room {
+        self.room.get()
+    }
+
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         // Counters stay usable whatever happened to another thread.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What a reader asks for.
-#[derive(Debug, Clone, Default)]
-pub struct Query {
-    /// At or after this time.
-    pub since: Option<Timestamp>,
-    /// Of this class.
-    pub class: Option<Class>,
-    /// About this account.
-    pub account: Option<String>,
-    /// With this outcome.
-    pub outcome: Option<Outcome>,
-    /// With this correlation id.
-    pub correlation_id: Option<CorrelationId>,
-}
-
-impl Query {
-    fn wants(&self, record: &Record) -> bool {
-        self.since.is_none_or(|since| record.time >= since)
-            && self.class.is_none_or(|class| record.class == class)
-            && self.outcome.is_none_or(|outcome| record.outcome == outcome)
-            && (self.account.is_none() || record.account_id == self.account)
-            && (self.correlation_id.is_none() || record.correlation_id == self.correlation_id)
-    }
-}
-
-/// Reads records in the order of their chains and sends each that is wanted, until the receiver is
-/// gone. The channel's bound is the bound of what is in memory.
-pub async fn read(
-    store: &dyn Store,
-    query: &Query,
-    found: mpsc::Sender<Entry>,
-) -> Result<(), StoreUnavailable> {
-    const BATCH: usize = 512;
-    for chain in store.logs().await? {
-        let mut after = 0;
-        loop {
-            let entries = store.read_log(&chain, after, BATCH).await?;
-            let is_last = entries.len() < BATCH;
-            for entry in entries {
-                after = entry.sequence;
-                let Ok(entry) = Entry::from_log(&chain, &entry) else { continue };
-                if query.wants(&entry.record) && found.send(entry).await.is_err() {
-                    return Ok(());
-                }
-            }
-            if is_last {
-                break;
-            }
+/// What a write without conditions can fail with.
+fn unconditional(error: CommitError) -> StoreUnavailable {
+    match error {
+        CommitError::Unavailable(unavailable) => unavailable,
+        CommitError::Conflict(key) => {
+            StoreUnavailable(format!("an unconditional write met a conflict: {key:?}"))
         }
     }
-    Ok(())
-}
-
-/// The first records that are wanted, at most `limit`.
-pub async fn first(
-    store: &dyn Store,
-    query: &Query,
-    limit: usize,
-) -> Result<Vec<Entry>, StoreUnavailable> {
-    let (found, mut queue) = mpsc::channel(64);
-    let collecting = async {
-        let mut entries = Vec::new();
-        while entries.len() < limit {
-            let Some(entry) = queue.recv().await else { break };
-            entries.push(entry);
-        }
-        drop(queue);
-        entries
-    };
-    let (read, entries) = tokio::join!(read(store, query, found), collecting);
-    read.map(|()| entries)
 }
 
 fn random<const N: usize>() -> Result<[u8; N], StoreUnavailable> {

@@ -4,11 +4,12 @@
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use super::line::LINE_BYTES_MAX;
 use super::record::Entry;
-use crate::store::{Store, StoreUnavailable};
+use crate::store::{LogEntry, Store, StoreUnavailable};
 
-/// The longest record in a copy, in bytes; the store's limit for a payload and the envelope.
-const LINE_BYTES_MAX: u64 = 1024 * 1024;
+/// How far from the end of a copy its last whole line begins at most.
+const TAIL_BYTES: u64 = LINE_BYTES_MAX as u64 + 1;
 
 /// Where lines go.
 pub trait Sink: Send {
@@ -26,6 +27,19 @@ impl FileSink {
     /// A sink that appends to `path`; opened anew for each batch, so that log rotation works.
     pub fn new(path: &Path) -> Self {
         Self { path: path.to_owned() }
+    }
+
+    /// A sink that makes its file, which must not be there yet.
+    pub fn create(path: &Path) -> std::io::Result<Self> {
+        use std::os::unix::fs::OpenOptionsExt;
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        Ok(Self::new(path))
+    }
+
+    /// Drops half a line at the end, if there is one.
+    pub fn mend(&self) -> std::io::Result<()> {
+        let mut file = std::fs::OpenOptions::new().read(true).write(true).open(&self.path)?;
+        drop_half_a_line(&mut file)
     }
 }
 
@@ -68,10 +82,10 @@ pub struct Cursor {
 /// A write that was cut off (a full disk, a crash) leaves half a line; its record is copied again.
 fn drop_half_a_line(file: &mut std::fs::File) -> std::io::Result<()> {
     let length = file.metadata()?.len();
-    let start = length.saturating_sub(LINE_BYTES_MAX);
+    let start = length.saturating_sub(TAIL_BYTES);
     file.seek(SeekFrom::Start(start))?;
     let mut tail = Vec::new();
-    Read::take(&mut *file, LINE_BYTES_MAX).read_to_end(&mut tail)?;
+    Read::take(&mut *file, TAIL_BYTES).read_to_end(&mut tail)?;
     let whole = tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
     if whole < tail.len() {
         file.set_len(start + u64::try_from(whole).unwrap_or_default())?;
@@ -84,14 +98,27 @@ impl FileSink {
     pub fn cursor(&self) -> Option<Cursor> {
         let mut file = std::fs::File::open(&self.path).ok()?;
         let length = file.metadata().ok()?.len();
-        let start = length.saturating_sub(LINE_BYTES_MAX);
+        let start = length.saturating_sub(TAIL_BYTES);
         file.seek(SeekFrom::Start(start)).ok()?;
         let mut tail = Vec::new();
-        file.take(LINE_BYTES_MAX).read_to_end(&mut tail).ok()?;
+        file.take(TAIL_BYTES).read_to_end(&mut tail).ok()?;
         tail.rsplit(|byte| *byte == b'\n')
             .find_map(|line| serde_json::from_slice::<Entry>(line).ok())
             .map(|entry| Cursor { chain: entry.chain, seq: entry.seq })
     }
+}
+
+/// Records of a chain as lines.
+pub(super) fn to_lines(chain: &str, entries: &[LogEntry]) -> Result<Vec<u8>, StoreUnavailable> {
+    let mut lines = Vec::new();
+    for entry in entries {
+        let line = Entry::from_log(chain, entry)
+            .and_then(|entry| serde_json::to_vec(&entry))
+            .map_err(|error| StoreUnavailable(error.to_string()))?;
+        lines.extend_from_slice(&line);
+        lines.push(b'\n');
+    }
+    Ok(lines)
 }
 
 /// Copies what earlier processes wrote after the cursor: the rest of its chain, and the chains that
@@ -121,15 +148,7 @@ pub async fn export(
     loop {
         let entries = store.read_log(&cursor.chain, cursor.seq, BATCH).await?;
         let Some(last) = entries.last().map(|entry| entry.sequence) else { return Ok(()) };
-        let mut lines = Vec::new();
-        for entry in &entries {
-            let line = Entry::from_log(&cursor.chain, entry)
-                .and_then(|entry| serde_json::to_vec(&entry))
-                .map_err(|error| StoreUnavailable(error.to_string()))?;
-            lines.extend_from_slice(&line);
-            lines.push(b'\n');
-        }
-        sink.write(&lines)
+        sink.write(&to_lines(&cursor.chain, &entries)?)
             .map_err(|error| StoreUnavailable(format!("the audit sink failed: {error}")))?;
         cursor.seq = last;
     }

@@ -54,7 +54,7 @@ pub(super) fn read_first_line(
 }
 
 /// Reads a PKCS#8 DER key.
-pub(super) fn read(
+pub fn read(
     path: &Path,
     passphrase: Option<&Passphrase>,
 ) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
@@ -78,7 +78,7 @@ pub(super) fn read(
 }
 
 /// Writes a PKCS#8 DER key to a new file and syncs it.
-pub(super) fn create(
+pub fn create(
     path: &Path,
     pkcs8_der: &[u8],
     passphrase: Option<&Passphrase>,

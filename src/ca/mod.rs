@@ -22,7 +22,9 @@ pub use authority::{Authorities, Authority, node_ca_certificate_path, node_ca_ke
 pub use builtin::BuiltinCa;
 pub use bundle::UnusableAnchor;
 pub use conformance::{Certificate, Nonconforming, check};
-pub use key_file::{KeyFileError, Passphrase, write_new_file};
+pub use key_file::{
+    KeyFileError, Passphrase, create as create_key_file, read as read_key_file, write_new_file,
+};
 pub use listener::{LISTENER_LIFETIME, ListenerIdentity};
 pub use pkcs11::{Pkcs11Ca, Pkcs11Settings, TokenError, TokenName};
 pub use revocation::{

@@ -29,6 +29,24 @@ pub(super) struct DataDir {
 pub(super) fn call(
     data_dir: &Path,
     command: &Command,
+    each: impl FnMut(Value) -> bool,
+) -> Result<(), Failure> {
+    converse(data_dir, command, Some(ANSWER_TIMEOUT), each)
+}
+
+/// Likewise, for a command whose values may come at any time.
+pub(super) fn follow(
+    data_dir: &Path,
+    command: &Command,
+    each: impl FnMut(Value) -> bool,
+) -> Result<(), Failure> {
+    converse(data_dir, command, None, each)
+}
+
+fn converse(
+    data_dir: &Path,
+    command: &Command,
+    patience: Option<Duration>,
     mut each: impl FnMut(Value) -> bool,
 ) -> Result<(), Failure> {
     let path = socket_path(data_dir);
@@ -36,7 +54,7 @@ pub(super) fn call(
     let lost = |error: std::io::Error| {
         Failure::new(Code::ServerNotRunning, format!("{}: {error}", path.display()))
     };
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(lost)?;
+    stream.set_read_timeout(patience).map_err(lost)?;
     let mut line = serde_json::to_vec(command)
         .map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
     line.push(b'\n');

@@ -26,6 +26,7 @@ const BROKEN_SURROUNDINGS: &[Code] = &[
     Code::CertificatesInvalid,
     Code::DataDirectoryUnusable,
     Code::StateUnusable,
+    Code::AuditKeyUnusable,
 ];
 
 /// Why a command did not do what was asked.

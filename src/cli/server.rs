@@ -71,6 +71,9 @@ struct RunArguments {
     /// Address of the revocation list, plain HTTP at `/crl.der`; off unless given.
     #[arg(long, value_name = "ADDR")]
     crl_listen: Option<SocketAddr>,
+    /// Key of the audit log's checkpoints [default: DATA/ca/audit-checkpoint.key].
+    #[arg(long, value_name = "FILE")]
+    audit_checkpoint_key: Option<PathBuf>,
     /// How logs are written to stderr.
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     log_format: LogFormat,
@@ -105,6 +108,7 @@ pub(super) fn run(arguments: ServerArguments, printer: Printer) -> Outcome {
         listen: run.listen,
         diagnostics_listen: run.diagnostics_listen,
         crl_listen: run.crl_listen,
+        audit_checkpoint_key: run.audit_checkpoint_key,
     };
     let config = Config::load(run.config.as_deref(), flags)
         .map_err(|error| Failure::new(Code::ConfigurationInvalid, error.to_string()))?;
@@ -184,6 +188,7 @@ async fn wait_for_end(running: &Running) -> Result<(), Failure> {
 fn failure(error: &StartError) -> Failure {
     let code = match error {
         StartError::DataDirectory(_) | StartError::Keys(_) => Code::DataDirectoryUnusable,
+        StartError::AuditKey(_) => Code::AuditKeyUnusable,
         StartError::Store(_) => Code::StoreUnavailable,
         StartError::Authority(_) => Code::CaUnavailable,
         StartError::Tls(_)

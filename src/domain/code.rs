@@ -276,6 +276,8 @@ codes! {
         "There is no such record; `ls` lists what there is.";
     PolicySetAltered = "POLICY_SET_ALTERED", Denied, "-",
         "Somebody changed the text in the store. Do not trust it: take the set from its repository, and find out who could write to the data directory.";
+    AuditKeyUnusable = "AUDIT_KEY_UNUSABLE", Invalid, "-",
+        "The key of the audit checkpoints is missing, unreadable or another one than before; the message says what to restore.";
 }
 
 impl fmt::Display for Code {

@@ -8,6 +8,8 @@ use serde::Deserialize;
 
 use super::authority::{Backend, CaSection};
 use super::cloud::{AwsSection, Cloud};
+use super::space::{SpaceLimits, StoreSection};
+use crate::audit::RefusalQuota;
 use crate::domain::TrustDomain;
 
 /// The longest configuration file that is read.
@@ -35,6 +37,7 @@ pub struct ConfigFile {
     tokens: TokensSection,
     publisher: PublisherSection,
     audit: AuditSection,
+    store: StoreSection,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -78,6 +81,29 @@ struct PublisherSection {
 struct AuditSection {
     file: Option<PathBuf>,
     stdout: bool,
+    checkpoint_key: Option<PathBuf>,
+    refusals_mib_an_hour: Option<usize>,
+    refusals_mib: Option<usize>,
+}
+
+/// The most mebibytes that a limit may have: an exbibyte.
+const MIB_MAX: usize = 1 << 40;
+
+impl AuditSection {
+    fn quota(&self) -> Result<RefusalQuota, InvalidConfig> {
+        let hour = self.refusals_mib_an_hour.unwrap_or(16);
+        let all = self.refusals_mib.unwrap_or(2048);
+        Ok(RefusalQuota {
+            bytes_an_hour: mebibytes("audit.refusals_mib_an_hour", hour)?,
+            bytes_in_all: mebibytes("audit.refusals_mib", all)?,
+        })
+    }
+}
+
+/// So many mebibytes, in bytes.
+pub(super) fn mebibytes(name: &str, count: usize) -> Result<u64, InvalidConfig> {
+    let count = bounded(name, count, 0..=MIB_MAX)?;
+    Ok(u64::try_from(count).unwrap_or(u64::MAX) << 20)
 }
 
 /// What the flags say.
@@ -97,6 +123,8 @@ pub struct Overrides {
     pub diagnostics_listen: Option<SocketAddr>,
     /// `--crl-listen`.
     pub crl_listen: Option<SocketAddr>,
+    /// `--audit-checkpoint-key`.
+    pub audit_checkpoint_key: Option<PathBuf>,
 }
 
 /// Everything that a server needs to know before it starts.
@@ -142,6 +170,12 @@ pub struct Config {
     pub audit_file: Option<PathBuf>,
     /// A copy of the audit log on standard output.
     pub audit_stdout: bool,
+    /// The key of its checkpoints; in the data directory, if none.
+    pub audit_checkpoint_key: Option<PathBuf>,
+    /// How much known refusals may take.
+    pub refusal_quota: RefusalQuota,
+    /// When what gives way on a disk that runs full.
+    pub space: SpaceLimits,
 }
 
 impl Config {
@@ -195,6 +229,7 @@ impl Config {
             ));
         }
         let cloud = file.aws.check().map_err(InvalidConfig)?;
+        let (refusal_quota, space) = (file.audit.quota()?, file.store.limits()?);
         Ok(Self {
             trust_domain: flags.trust_domain.or(file.trust_domain),
             policies: flags.policies.or(file.policies).unwrap_or_else(|| data_dir.join("policies")),
@@ -219,6 +254,9 @@ impl Config {
             join_address: file.publisher.join_address.map(checked_address).transpose()?,
             audit_file: file.audit.file,
             audit_stdout: file.audit.stdout,
+            audit_checkpoint_key: flags.audit_checkpoint_key.or(file.audit.checkpoint_key),
+            refusal_quota,
+            space,
         })
     }
 }
@@ -320,6 +358,10 @@ mod tests {
         for address in ["muster.example.org:7443", "10.0.0.7:7443", "[2001:db8::7]:7443"] {
             let right = parse(&format!("[publisher]\njoin_address = '{address}'")).unwrap();
             assert!(Config::merge(right, Overrides::default()).is_ok(), "{address}");
+        }
+        for wrong in ["very_low_mib = 600", "low_mib = 100", "reserve_mib = 9999999999999"] {
+            let wrong = parse(&format!("[store]\n{wrong}")).unwrap();
+            assert!(Config::merge(wrong, Overrides::default()).is_err());
         }
         let half = parse("[listen]\nkey_file = '/k'").unwrap();
         assert!(Config::merge(half, Overrides::default()).is_err());

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::metrics::Metrics;
 use super::reload::Reloader;
-use crate::audit::Audit;
+use crate::audit::{Audit, Room};
 use crate::store::{Key, Store};
 
 /// What the pages are made of.
@@ -52,6 +52,9 @@ async fn ready(State(diagnostics): State<Arc<Diagnostics>>) -> impl IntoResponse
     if let Err(error) = diagnostics.store.get(&Key::new(["ready"])).await {
         return not_ready(error.to_string());
     }
+    if diagnostics.audit.room() == Room::Gone {
+        return not_ready("the store's disk is full".to_owned());
+    }
     let joins = &diagnostics.reloader.joins;
     let (now, guard) = (joins.clock.now(), &joins.time_guard);
     if guard.see(now) {
@@ -68,7 +71,7 @@ async fn ready(State(diagnostics): State<Arc<Diagnostics>>) -> impl IntoResponse
 }
 
 async fn metrics(State(diagnostics): State<Arc<Diagnostics>>) -> impl IntoResponse {
-    diagnostics.metrics.audit_counted.set(diagnostics.audit.counted());
+    diagnostics.metrics.store.read(&diagnostics.audit);
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], diagnostics.metrics.to_text())
 }

@@ -3,6 +3,7 @@
 //! Only root and the server's own user may use it, by the kernel's word (`SO_PEERCRED`), and every
 //! use is a security record with uid, pid and the login uid, the person behind a `sudo`.
 
+mod audit;
 mod ca;
 mod commands;
 mod locks;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
@@ -26,14 +28,20 @@ use crate::audit::{Class, Outcome, Record};
 use crate::domain::Code;
 
 pub(super) use commands::Local;
-pub use protocol::{BundleFormat, Command, LocalError, LockWanted, Reply, TokenWanted};
+pub use protocol::{
+    BundleFormat, Command, LocalError, LockWanted, RecordFilter, Reply, TokenWanted,
+};
 
 /// The longest command line.
 const COMMAND_BYTES_MAX: u64 = 64 * 1024;
 /// How long a command may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_mins(2);
+/// How long a reader may take for one value.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Commands at a time.
 const COMMANDS_MAX: usize = 16;
+/// Of these, how many may be without an end.
+const ENDLESS_MAX: usize = 4;
 
 /// Binds the socket; a socket that nobody serves any more is taken over. The data directory is
 /// locked and of mode 0700, so nobody else can be there first.
@@ -54,6 +62,7 @@ pub(super) async fn serve(
     mut stop: watch::Receiver<bool>,
 ) {
     let slots = Arc::new(Semaphore::new(COMMANDS_MAX));
+    let endless = Arc::new(Semaphore::new(ENDLESS_MAX));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -64,13 +73,11 @@ pub(super) async fn serve(
             continue;
         };
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        let local = Arc::clone(&local);
+        let (local, endless) = (Arc::clone(&local), Arc::clone(&endless));
         tokio::spawn(async move {
             let _slot = slot;
-            match timeout(COMMAND_TIMEOUT, answer(stream, &local)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => debug!(error = %error, "a local command was not answered"),
-                Err(_) => warn!("a local command took too long"),
+            if let Err(error) = answer(stream, &local, &endless).await {
+                debug!(error = %error, "a local command was not answered");
             }
         });
     }
@@ -112,41 +119,61 @@ impl Caller {
     }
 }
 
-async fn answer(stream: UnixStream, local: &Local) -> io::Result<()> {
+async fn answer(stream: UnixStream, local: &Local, endless: &Semaphore) -> io::Result<()> {
     let caller = Caller::of(&stream)?;
-    let (reader, mut writer) = stream.into_split();
+    let (reader, writer) = stream.into_split();
     let mut line = Vec::new();
-    BufReader::new(reader.take(COMMAND_BYTES_MAX)).read_until(b'\n', &mut line).await?;
-    let (replies, mut queue) = tokio::sync::mpsc::channel(64);
-    let writing = async move {
-        while let Some(reply) = queue.recv().await {
-            let mut line = serde_json::to_vec::<Reply>(&reply)?;
-            line.push(b'\n');
-            writer.write_all(&line).await?;
-        }
-        writer.shutdown().await
-    };
+    let mut reader = BufReader::new(reader.take(COMMAND_BYTES_MAX));
+    timeout(COMMAND_TIMEOUT, reader.read_until(b'\n', &mut line)).await??;
+    let command: Option<Command> = serde_json::from_slice(&line).ok();
+    let (replies, queue) = tokio::sync::mpsc::channel(64);
+    let is_endless = command.as_ref().is_some_and(Command::is_endless);
     let deciding = async {
-        let outcome = decide(&line, &caller, local, &replies).await;
-        let last = match outcome {
+        let held = is_endless.then(|| endless.try_acquire());
+        let has_place = !matches!(held, Some(Err(_)));
+        let last = match decide(command, &caller, has_place, local, &replies).await {
             Ok(()) => Reply::End,
             Err(error) => Reply::Error(error),
         };
         let _gone = replies.send(last).await;
         drop(replies);
     };
-    let (written, ()) = tokio::join!(writing, deciding);
-    written
+    let answering = async { tokio::join!(write_replies(writer, queue), deciding).0 };
+    if is_endless {
+        // The other end says nothing more; when it is gone, so is the command.
+        let mut connection = reader.into_inner().into_inner();
+        tokio::select! {
+            written = answering => written,
+            _ = connection.read_u8() => Ok(()),
+        }
+    } else if let Ok(written) = timeout(COMMAND_TIMEOUT, answering).await {
+        written
+    } else {
+        warn!("a local command took too long");
+        Ok(())
+    }
+}
+
+async fn write_replies(
+    mut writer: OwnedWriteHalf,
+    mut queue: tokio::sync::mpsc::Receiver<Reply>,
+) -> io::Result<()> {
+    while let Some(reply) = queue.recv().await {
+        let mut line = serde_json::to_vec::<Reply>(&reply)?;
+        line.push(b'\n');
+        timeout(READ_TIMEOUT, writer.write_all(&line)).await??;
+    }
+    writer.shutdown().await
 }
 
 async fn decide(
-    line: &[u8],
+    command: Option<Command>,
     caller: &Caller,
+    has_place: bool,
     local: &Local,
     replies: &tokio::sync::mpsc::Sender<Reply>,
 ) -> Result<(), LocalError> {
-    let parsed: Result<Command, _> = serde_json::from_slice(line);
-    let name = parsed.as_ref().map_or("unreadable", Command::name);
+    let name = command.as_ref().map_or("unreadable", Command::name);
     let outcome = if caller.is_permitted() { Outcome::Done } else { Outcome::Refused };
     let mut record =
         Record::new(local.joins.clock.now(), Class::Security, "local-command", outcome);
@@ -157,8 +184,12 @@ async fn decide(
     if !caller.is_permitted() {
         return Err(LocalError::new(Code::NotPermitted, "this user may not use the socket"));
     }
+    if !has_place {
+        let message = format!("{ENDLESS_MAX} commands follow the audit log already");
+        return Err(LocalError::new(Code::Overloaded, message));
+    }
     // What was sent is not repeated: it may be anything (I10).
-    let command = parsed.map_err(|_| {
+    let command = command.ok_or_else(|| {
         LocalError::new(
             Code::MalformedRequest,
             "the command cannot be read; use one version of muster on both sides",

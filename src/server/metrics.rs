@@ -1,7 +1,7 @@
 //! Metrics, named `muster_…`; every label value is of a closed set.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -15,6 +15,7 @@ use prometheus_client::registry::{Metric, Registry};
 
 use super::exchange::Kind;
 use super::publisher::{Board, Status, TargetKey};
+use super::store_metrics::StoreMetrics;
 use super::turn_metrics::TurnCollector;
 use crate::aws::{CallCounts, CallStatistics};
 use crate::domain::{Lifetime, Timestamp};
@@ -59,8 +60,8 @@ pub(super) struct Metrics {
     pub(super) clock_is_behind: Gauge,
     /// 1 while the clock is more than 2 minutes from AWS's: nothing is issued.
     pub(super) clock_is_apart: Gauge,
-    /// Refusals that were only counted.
-    pub(super) audit_counted: Gauge<u64, AtomicU64>,
+    /// The audit log and its disk.
+    pub(super) store: StoreMetrics,
 }
 
 impl Metrics {
@@ -116,11 +117,7 @@ impl Metrics {
             "clock_is_apart",
             "1 while the clock is more than 2 minutes from AWS's, so that nothing is issued",
         );
-        let audit_counted = registered(
-            &mut registry,
-            "audit_counted",
-            "Refusals that were counted without a record of their own",
-        );
+        let store = StoreMetrics::new(&mut registry);
         Self {
             registry,
             joins,
@@ -136,7 +133,7 @@ impl Metrics {
             crl_next_update,
             clock_is_behind,
             clock_is_apart,
-            audit_counted,
+            store,
         }
     }
 
@@ -178,7 +175,11 @@ fn collected(
 }
 
 /// A new metric, in the registry.
-fn registered<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+pub(super) fn registered<M: Metric + Clone + Default>(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+) -> M {
     let metric = M::default();
     registry.register(name, help, metric.clone());
     metric

@@ -1,6 +1,7 @@
 //! The server: configuration, listeners, composition. Wiring, no decisions; the only module that
 //! knows which backends exist.
 
+mod audit_key;
 mod authority;
 mod baseline;
 mod cloud;
@@ -24,12 +25,15 @@ mod reload;
 mod revocation;
 pub mod policy_directory;
 mod run;
+mod space;
+mod store_metrics;
 mod status;
 mod tasks;
 mod tls;
 mod tokens;
 mod turn_metrics;
 
+pub use audit_key::{UnusableAuditKey, audit_public_key_path};
 pub use authority::Backend;
 pub use baseline::AnswerSizes;
 pub use cloud::Cloud;
@@ -38,8 +42,9 @@ pub use data_directory::{
     DataDirectory, UnusableDirectory, check_data_directory, socket_path, store_path,
 };
 pub use explanation::Explainer;
-pub use local::{BundleFormat, Command, LocalError, LockWanted, Reply, TokenWanted};
+pub use local::{BundleFormat, Command, LocalError, LockWanted, RecordFilter, Reply, TokenWanted};
 pub use policy_history::{AlteredSet, Load, PolicyHistory};
 pub use reload::read_certificates;
 pub use run::{Ready, Running, StartError, start, start_baseline};
+pub use space::SpaceLimits;
 pub use tls::UnusableTls;

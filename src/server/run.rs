@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use tonic::service::Routes;
 use tracing::{info, warn};
 
+use super::audit_key::{self, UnusableAuditKey};
 use super::authority;
 use super::baseline::{self, AnswerSizes};
 use super::cloud::{Cloud, Reached};
@@ -32,14 +33,15 @@ use super::proxy_protocol::Balancers;
 use super::publisher::{Board, TokenPublisher};
 use super::reload::{self, Reloader};
 use super::revocation::{self, Publisher};
+use super::space::{Space, free_bytes};
 use super::tasks;
 use super::tls::{self, ListenerCertificates, NodeCertificates, UnusableTls};
 use super::tokens::TokenKeeper;
 use crate::audit::{Audit, Class, Outcome, Record};
 use crate::aws::{CallStatistics, Ssm};
-use crate::ca::{Authorities, IssueError, KeyFileError};
+use crate::ca::{Authorities, IssueError, KeyFileError, Passphrase};
 use crate::clock::Clock;
-use crate::domain::{PolicyHash, TrustDomain};
+use crate::domain::{KeyDigest, PolicyHash, TrustDomain};
 use crate::join::{JoinService, TimeGuard};
 use crate::methods;
 use crate::policy::{Finding, Vocabulary};
@@ -64,6 +66,9 @@ pub enum StartError {
     /// CA keys or the passphrase.
     #[error(transparent)]
     Keys(#[from] KeyFileError),
+    /// The key of the audit log's checkpoints.
+    #[error(transparent)]
+    AuditKey(#[from] UnusableAuditKey),
     /// The token of the node CA cannot be used as it is configured.
     #[error("{0}")]
     Token(String),
@@ -152,14 +157,17 @@ impl Running {
     pub async fn stop(mut self) {
         let _unheard = self.stop.send(true);
         drain(&mut self.tasks).await;
-        self.write_summary().await;
+        self.write_last_records().await;
         let _unheard = self.stop_sinks.send(true);
         drain(&mut self.sinks).await;
     }
 
-    async fn write_summary(&self) {
-        if let Err(error) = self.audit.write_summary().await {
+    async fn write_last_records(&self) {
+        if let Err(error) = self.audit.write_last_summary().await {
             warn!(error = %error, "the last audit summary was not written");
+        }
+        if let Err(error) = self.audit.write_checkpoint().await {
+            warn!(error = %error, "the last audit checkpoint was not written");
         }
     }
 }
@@ -178,6 +186,7 @@ struct Foundation {
     data: DataDirectory,
     store: Arc<dyn Store>,
     audit: Arc<Audit>,
+    audit_key: KeyDigest,
     registry: Registry,
     authorities: Arc<Authorities>,
     reloader: Arc<Reloader>,
@@ -237,7 +246,10 @@ async fn start_serving(
     };
     let regions = foundation.reloader.certificates.current().digest();
     let record = started_record(&ready, &clock, &config).with("region_certificates", regions);
+    let record = record.with("checkpoint_key", foundation.audit_key.to_string());
     foundation.audit.write(&record).await?;
+    // Closes what the processes of before left.
+    foundation.audit.write_checkpoint().await?;
 
     let (stop, stopped) = watch::channel(false);
     let mut running = JoinSet::new();
@@ -249,6 +261,7 @@ async fn start_serving(
     spawn_services(&mut running, &config, &foundation, services, &certificates, &stopped).await?;
     let Foundation { data, store, audit, authorities, reloader, joins, metrics, calls, .. } =
         foundation;
+    let space = Space::new(data.path(), config.space, free_bytes);
     let background = tasks::Background {
         store,
         audit: Arc::clone(&audit),
@@ -270,7 +283,7 @@ async fn start_serving(
         &audit,
         &sinks_stopped,
     );
-    tasks::spawn_all(&mut running, background, &stopped);
+    tasks::spawn_all(&mut running, background, space, &stopped).await;
     info!(address = %ready.join, policy_hash = %ready.policy_hash, "ready");
     Ok(Running { ready, stop, tasks: running, stop_sinks, sinks, audit, reloader, _data: data })
 }
@@ -281,7 +294,6 @@ async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, St
     let store = SqliteStore::open(&data.store())?;
     let statistics = store.statistics();
     let store: Arc<dyn Store> = Arc::new(store);
-    let audit = Arc::new(Audit::new(Arc::clone(&store), clock.clone())?);
     let registry = Registry::new(Arc::clone(&store));
     policies::prepare_default(config)?;
     // What is changed from here on is seen as a change.
@@ -304,6 +316,7 @@ async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, St
     metrics.policies.set(i64::try_from(policies.len()).unwrap_or(i64::MAX));
     let (authorities, authority) = authority::open(config, &data, store.as_ref(), clock).await?;
     authority.check().await?;
+    let (audit, audit_key) = open_audit(config, &data, &store, clock).await?;
     let latest = registry.latest_time().await?.unwrap_or_else(|| clock.now());
     let joins = Arc::new(JoinService {
         clock: clock.clone(),
@@ -333,6 +346,7 @@ async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, St
         data,
         store,
         audit,
+        audit_key,
         registry,
         authorities,
         reloader,
@@ -342,6 +356,21 @@ async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, St
         ssm,
         board,
     })
+}
+
+/// The audit log, and the id of the key that signs its checkpoints.
+async fn open_audit(
+    config: &Config,
+    data: &DataDirectory,
+    store: &Arc<dyn Store>,
+    clock: &Clock,
+) -> Result<(Arc<Audit>, KeyDigest), StartError> {
+    let passphrase = config.passphrase_file.as_deref().map(Passphrase::from_file).transpose()?;
+    let key = audit_key::open(data, config.audit_checkpoint_key.as_deref(), passphrase.as_ref())?;
+    let id = key.public().digest();
+    let audit = Audit::new(Arc::clone(store), clock.clone())?.with_checkpoints(key);
+    let audit = audit.with_refusal_quota(config.refusal_quota).await?;
+    Ok((Arc::new(audit), id))
 }
 
 /// AWS, or a simulator instead of it.
@@ -423,6 +452,7 @@ async fn spawn_services(
             foundation.reloader.certificates.clone(),
         ),
         join_address: own_address,
+        stopped: stopped.clone(),
     });
     running.spawn(publisher.run(stopped.clone()));
     let tokens = TokenKeeper::start(&foundation.joins, config.tokens_file.clone()).await;

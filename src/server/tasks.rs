@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use super::metrics::Metrics;
+use super::space::Space;
 use super::tls::ListenerCertificates;
 use crate::audit::{self, Audit, Cursor, FileSink, Sink, StdoutSink};
 use crate::aws::CallStatistics;
@@ -20,6 +21,8 @@ use crate::join::JoinService;
 use crate::store::{Store, Transaction};
 
 const SUMMARY_EVERY: Duration = Duration::from_mins(1);
+/// How long a record waits for a checkpoint.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
 const EXPORT_EVERY: Duration = Duration::from_millis(500);
 const LISTENER_CHECK_EVERY: Duration = Duration::from_mins(10);
 const SWEEP_EVERY: Duration = Duration::from_hours(1);
@@ -27,6 +30,8 @@ const SWEEP_EVERY: Duration = Duration::from_hours(1);
 const CLOCK_LEAP: Lifetime = Lifetime::from_hours(2);
 /// How far a clock may fall back over a restart without being seen.
 const KEEP_TIME_EVERY: Lifetime = Lifetime::from_seconds(30);
+/// How often the disk is looked at.
+const SPACE_LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How often the clock is looked at.
 const CLOCK_LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -44,13 +49,18 @@ pub(super) struct Background {
 }
 
 /// Starts all tasks; each ends when `stop` says so.
-pub(super) fn spawn_all(
+pub(super) async fn spawn_all(
     tasks: &mut JoinSet<()>,
     background: Background,
+    space: Space,
     stop: &watch::Receiver<bool>,
 ) {
     let background = Arc::new(background);
+    // Before the first join: a server that starts on a full disk knows it.
+    let space = look_at_space(&background, space).await;
+    tasks.spawn(watch_space(Arc::clone(&background), space, stop.clone()));
     tasks.spawn(summarise(Arc::clone(&background), stop.clone()));
+    tasks.spawn(write_checkpoints(Arc::clone(&background), stop.clone()));
     tasks.spawn(renew_listener(Arc::clone(&background), stop.clone()));
     tasks.spawn(keep_time(Arc::clone(&background), stop.clone()));
     tasks.spawn(sweep(background, stop.clone()));
@@ -138,6 +148,41 @@ async fn summarise(background: Arc<Background>, mut stop: watch::Receiver<bool>)
     while pause(SUMMARY_EVERY, &mut stop).await {
         if let Err(error) = background.audit.write_summary().await {
             warn!(error = %error, "the audit summary was not written");
+        }
+    }
+}
+
+async fn watch_space(
+    background: Arc<Background>,
+    mut space: Option<Space>,
+    mut stop: watch::Receiver<bool>,
+) {
+    while pause(SPACE_LOOK_EVERY, &mut stop).await {
+        let Some(watched) = space else { return };
+        space = look_at_space(&background, watched).await;
+    }
+}
+
+/// One look; it may write to a disk that is slow, so it blocks a thread of its own.
+async fn look_at_space(background: &Background, mut space: Space) -> Option<Space> {
+    let looked = tokio::task::spawn_blocking(move || (space.look(), space)).await;
+    let (seen, space) = looked.ok()?;
+    match seen {
+        Ok(seen) => {
+            background.audit.set_room(seen.room);
+            background.metrics.store.disk(seen);
+        }
+        Err(error) => warn!(error = %error, "the space on the store's disk is not known"),
+    }
+    Some(space)
+}
+
+async fn write_checkpoints(background: Arc<Background>, mut stop: watch::Receiver<bool>) {
+    while pause(CHECKPOINT_EVERY, &mut stop).await {
+        let written = background.audit.write_checkpoint().await;
+        background.metrics.store.checkpoint(written.is_err());
+        if let Err(error) = written {
+            warn!(error = %error, "the audit checkpoint was not written");
         }
     }
 }

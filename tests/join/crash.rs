@@ -183,7 +183,7 @@ async fn killed_in_any_window_the_same_key_finishes_and_another_is_refused() {
         for join in joins {
             assert_eq!(join.record.serial, Some(serial(&admission)), "{window}: one certificate");
         }
-        assert!(verify(world.store.as_ref()).await.unwrap().ok, "{window}");
+        assert!(verify(world.store.as_ref(), &[]).await.unwrap().ok, "{window}");
     }
 }
 
@@ -198,7 +198,7 @@ async fn killed_inside_group_commits_nothing_is_half_done() {
         kill(child);
 
         let world = open(directory.path(), "none");
-        assert!(verify(world.store.as_ref()).await.unwrap().ok, "round {round}");
+        assert!(verify(world.store.as_ref(), &[]).await.unwrap().ok, "round {round}");
         let before: Vec<_> = world
             .records(Class::Admission)
             .await
@@ -216,6 +216,6 @@ async fn killed_inside_group_commits_nothing_is_half_done() {
             }
             assert_eq!(world.refused(&node.copied(), "web").await, Code::EnrollmentConflict);
         }
-        assert!(verify(world.store.as_ref()).await.unwrap().ok, "round {round}");
+        assert!(verify(world.store.as_ref(), &[]).await.unwrap().ok, "round {round}");
     }
 }

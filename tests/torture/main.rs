@@ -24,6 +24,7 @@ mod site;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -185,9 +186,11 @@ async fn all_is_on_record(data: &Path, serials: &BTreeSet<String>) -> u64 {
         .filter_map(|entry| Some(entry.record.serial?.to_string()))
         .collect();
     assert!(serials.is_subset(&recorded), "a serial without a record");
-    let verified = audit::verify(&store).await.unwrap();
-    assert!(verified.ok, "{verified:?}");
-    verified.records
+    let mut verify = Command::new(env!("CARGO_BIN_EXE_muster"));
+    verify.args(["audit", "verify", "--output", "json", "--data-dir"]).arg(data.join("data"));
+    let verified: Value = serde_json::from_slice(&verify.output().unwrap().stdout).unwrap();
+    assert_eq!(verified["ok"], true, "{verified}");
+    verified["records"].as_u64().unwrap()
 }
 
 async fn values(store: &SqliteStore, prefix: &str) -> Vec<Value> {

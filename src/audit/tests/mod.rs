@@ -1,5 +1,7 @@
+mod checkpoints;
+
 use super::*;
-use crate::domain::Code;
+use crate::domain::{Code, Timestamp};
 use crate::store::{MemoryStore, SqliteStore};
 
 fn at(seconds: i64) -> Timestamp {
@@ -84,11 +86,11 @@ async fn a_changed_removed_or_added_record_breaks_the_chain() {
         for _ in 0..5 {
             audit.write(&refusal(Class::Security, 5)).await.unwrap();
         }
-        let sound = verify(store.as_ref()).await.unwrap();
+        let sound = verify(store.as_ref(), &[]).await.unwrap();
         assert_eq!((sound.ok, sound.records, sound.chains), (true, 5, 1));
         let connection = rusqlite::Connection::open(&path).unwrap();
         connection.execute_batch(tamper).unwrap();
-        let found = verify(store.as_ref()).await.unwrap();
+        let found = verify(store.as_ref(), &[]).await.unwrap();
         assert!(found.first_bad.unwrap().reason.contains(reason), "{tamper}");
     }
 }
@@ -113,10 +115,10 @@ async fn an_exported_copy_shows_what_the_chain_alone_cannot() {
     let against = |text: Vec<u8>| {
         let store = Arc::clone(&store);
         async move {
-            let chains = verify(store.as_ref()).await.unwrap();
+            let chains = verify(store.as_ref(), &[]).await.unwrap();
             assert!(chains.ok);
             let mut copy = std::io::Cursor::new(text);
-            compare_with_export(store.as_ref(), &mut copy, chains).await.unwrap()
+            compare_with_export(store.as_ref(), &[], &mut copy, chains).await.unwrap()
         }
     };
     let copy = std::fs::read(&file).unwrap();
@@ -151,9 +153,9 @@ async fn a_copy_goes_on_where_it_ends() {
     catch_up(store.as_ref(), &cursor, &own.chain, &mut sink).await.unwrap();
     export(store.as_ref(), &mut own, &mut sink).await.unwrap();
     let copy = std::fs::read(directory.path().join("audit.jsonl")).unwrap();
-    let sound = verify(store.as_ref()).await.unwrap();
+    let sound = verify(store.as_ref(), &[]).await.unwrap();
     let mut copy = std::io::Cursor::new(copy);
-    let compared = compare_with_export(store.as_ref(), &mut copy, sound).await.unwrap();
+    let compared = compare_with_export(store.as_ref(), &[], &mut copy, sound).await.unwrap();
     assert!(compared.ok);
     assert_eq!(copy.into_inner().split(|byte| *byte == b'\n').count() - 1, 3);
 }

@@ -1,23 +1,24 @@
 //! `muster audit`: reads and verifies the audit log.
 
-use std::fs::File;
-use std::io::BufReader;
-use std::path::{Path, PathBuf};
+mod export;
+mod tail;
+mod verify;
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::local::{DataDir, call, call_one, open_store, text};
-use super::{Exit, Failure, Outcome, Printer, runtime};
-use crate::audit::{Verification, compare_with_export, verify};
-use crate::domain::{Code, Timestamp};
-use crate::server::Command;
+use super::local::{DataDir, call, call_one, text};
+use super::{Exit, Outcome, Printer};
+use crate::domain::Timestamp;
+use crate::server::{Command, RecordFilter};
 
 /// Reads and verifies the audit log.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   muster audit ls --class security --since 2026-11-01T00:00:00Z
   muster audit show k-0123456789abcdef0123
+  muster audit tail --follow
+  muster audit export --out audit.jsonl
   muster audit verify --against /var/log/muster/audit.jsonl")]
 pub(super) struct AuditArguments {
     #[command(subcommand)]
@@ -31,18 +32,12 @@ enum AuditCommand {
         /// At or after this time.
         #[arg(long, value_name = "T")]
         since: Option<Timestamp>,
-        /// admission, security, known or noise.
-        #[arg(long, value_name = "C")]
-        class: Option<String>,
-        /// About this account.
-        #[arg(long, value_name = "N")]
-        account: Option<String>,
-        /// admitted, refused, failed or done.
-        #[arg(long, value_name = "O")]
-        outcome: Option<String>,
+        #[command(flatten)]
+        filter: FilterArguments,
         #[command(flatten)]
         server: DataDir,
     },
+    Tail(tail::TailArguments),
     /// Explains a correlation id: every record of it, and every rule that was asked.
     Show {
         /// What the node was told.
@@ -50,21 +45,36 @@ enum AuditCommand {
         #[command(flatten)]
         server: DataDir,
     },
-    /// Checks the chains; needs no running server.
-    Verify {
-        /// Also compare with a copy that was exported as JSON lines.
-        #[arg(long, value_name = "FILE")]
-        against: Option<PathBuf>,
-        #[command(flatten)]
-        server: DataDir,
-    },
+    Export(export::ExportArguments),
+    Verify(verify::VerifyArguments),
+}
+
+/// Which records are wanted.
+#[derive(Debug, Args)]
+struct FilterArguments {
+    /// admission, security, known or noise.
+    #[arg(long, value_name = "C")]
+    class: Option<String>,
+    /// About this account.
+    #[arg(long, value_name = "N")]
+    account: Option<String>,
+    /// admitted, refused, failed or done.
+    #[arg(long, value_name = "O")]
+    outcome: Option<String>,
+}
+
+impl From<FilterArguments> for RecordFilter {
+    fn from(arguments: FilterArguments) -> Self {
+        let FilterArguments { class, account, outcome } = arguments;
+        Self { class, account, outcome }
+    }
 }
 
 /// Runs the command.
 pub(super) fn run(arguments: AuditArguments, printer: Printer) -> Outcome {
     match arguments.command {
-        AuditCommand::Ls { since, class, account, outcome, server } => {
-            let command = Command::AuditLs { since, class, account, outcome };
+        AuditCommand::Ls { since, filter, server } => {
+            let command = Command::AuditLs { since, filter: filter.into() };
             call(&server.data_dir, &command, |record| {
                 printer.result(&record, || line(&record));
                 true
@@ -76,34 +86,10 @@ pub(super) fn run(arguments: AuditArguments, printer: Printer) -> Outcome {
             printer.result(&found, || story(&found));
             Ok(Exit::Yes)
         }
-        AuditCommand::Verify { against, server } => {
-            verify_chains(&server, against.as_deref(), printer)
-        }
+        AuditCommand::Tail(arguments) => tail::run(arguments, printer),
+        AuditCommand::Export(arguments) => export::run(&arguments, printer),
+        AuditCommand::Verify(arguments) => verify::run(&arguments, printer),
     }
-}
-
-fn verify_chains(server: &DataDir, against: Option<&Path>, printer: Printer) -> Outcome {
-    let unavailable = |error: crate::store::StoreUnavailable| {
-        Failure::new(Code::StoreUnavailable, error.to_string())
-    };
-    let result: Verification = runtime()?.block_on(async {
-        let store = open_store(&server.data_dir)?;
-        let result = verify(&store).await.map_err(unavailable)?;
-        let Some(copy) = against else { return Ok(result) };
-        let file = File::open(copy).map_err(|error| {
-            Failure::new(Code::FileUnreadable, format!("{}: {error}", copy.display()))
-        })?;
-        let mut lines = BufReader::new(file);
-        compare_with_export(&store, &mut lines, result).await.map_err(unavailable)
-    })?;
-    printer.result(&result, || match &result.first_bad {
-        None => format!("ok: {} records in {} chains", result.records, result.chains),
-        Some(bad) => format!(
-            "BROKEN: {} record {}: {} ({} records in {} chains)",
-            bad.chain, bad.seq, bad.reason, result.records, result.chains
-        ),
-    });
-    Ok(if result.ok { Exit::Yes } else { Exit::No })
 }
 
 /// Every rule that was asked, and which field kept the node out.

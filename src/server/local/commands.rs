@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc::Sender;
+use tokio::sync::watch;
 
 use super::Caller;
+use super::audit::query;
 use super::protocol::{Command, LocalError, Reply};
-use crate::audit::{self, Audit, Class, Outcome, Query, Record};
+use crate::audit::{Audit, Class, Outcome, Record};
 use crate::ca::Authorities;
-use crate::domain::{Code, CorrelationId, Lifetime, NodeId, Timestamp};
+use crate::domain::{Code, Lifetime, NodeId, Timestamp};
 use crate::join::JoinService;
 use crate::registry::{Enrollment, Registry};
 use crate::server::explanation::Explainer;
@@ -24,9 +26,6 @@ const REASON_BYTES_MAX: usize = 500;
 const REJOIN_WITHIN_MAX: Lifetime = Lifetime::from_hours(24);
 /// The most nodes of one page.
 const PAGE_MAX: usize = 1000;
-
-/// The most records of one correlation id that are shown.
-const RECORDS_SHOWN: usize = 100;
 
 /// What local commands work on.
 pub(crate) struct Local {
@@ -48,9 +47,11 @@ pub(crate) struct Local {
     pub(crate) publisher: Arc<TokenPublisher>,
     /// Where nodes find the join listener, as far as this machine can tell.
     pub(crate) join_address: String,
+    /// True once the server stops.
+    pub(crate) stopped: watch::Receiver<bool>,
 }
 
-type Done = Result<(), LocalError>;
+pub(super) type Done = Result<(), LocalError>;
 
 impl Local {
     pub(super) async fn run(
@@ -82,15 +83,11 @@ impl Local {
                 item(replies, self.unlock(target, &reason).await?).await
             }
             Command::NodesLocks {} => item(replies, self.locks().await?).await,
-            Command::AuditLs { since, class, account, outcome } => {
-                let query = Query {
-                    since,
-                    class: parsed(class, "class", Class::parse)?,
-                    account,
-                    outcome: parsed(outcome, "outcome", Outcome::parse)?,
-                    correlation_id: None,
-                };
-                self.audit_records(query, replies).await
+            Command::AuditLs { since, filter } => {
+                self.audit_records(query(since, filter)?, replies).await
+            }
+            Command::AuditTail { count, follow, filter } => {
+                self.audit_tail(count, follow, query(None, filter)?, replies).await
             }
             Command::AuditShow { correlation_id } => {
                 item(replies, self.explain(&correlation_id).await?).await
@@ -183,50 +180,9 @@ impl Local {
             )),
         }
     }
-
-    async fn audit_records(&self, query: Query, replies: &Sender<Reply>) -> Done {
-        let (found, mut queue) = tokio::sync::mpsc::channel(64);
-        let sending = async {
-            while let Some(entry) = queue.recv().await {
-                let value = serde_json::to_value(&entry).unwrap_or_default();
-                if replies.send(Reply::Item(value)).await.is_err() {
-                    break;
-                }
-            }
-            drop(queue);
-        };
-        let (read, ()) = tokio::join!(audit::read(self.store.as_ref(), &query, found), sending);
-        Ok(read?)
-    }
-
-    async fn explain(&self, id: &str) -> Result<Value, LocalError> {
-        let id: CorrelationId = id
-            .parse()
-            .map_err(|error| LocalError::new(Code::NotFound, format!("`{id}`: {error}")))?;
-        let query = Query { correlation_id: Some(id.clone()), ..Query::default() };
-        let entries = audit::first(self.store.as_ref(), &query, RECORDS_SHOWN).await?;
-        let recalled = self.audit.recall(&id);
-        let record = entries.first().map(|entry| entry.record.clone()).or(recalled.clone());
-        let record = record.ok_or_else(|| {
-            LocalError::new(Code::NotFound, "no record of this id; noise is kept in memory only")
-        })?;
-        let explanation = self.explainer.explain(&record).await?;
-        let records: Vec<Value> = if entries.is_empty() {
-            recalled.iter().map(|record| json!(record)).collect()
-        } else {
-            entries.iter().map(|entry| json!(entry)).collect()
-        };
-        Ok(json!({
-            "correlation_id": id,
-            "records": records,
-            "code": record.code,
-            "what_to_do": record.code.map(Code::remedy),
-            "explanation": explanation,
-        }))
-    }
 }
 
-async fn item(replies: &Sender<Reply>, value: Value) -> Done {
+pub(super) async fn item(replies: &Sender<Reply>, value: Value) -> Done {
     let _gone = replies.send(Reply::Item(value)).await;
     Ok(())
 }
@@ -263,15 +219,4 @@ fn checked_end(now: Timestamp, within: Lifetime) -> Result<Timestamp, LocalError
         ));
     }
     Ok(now.plus(within))
-}
-
-fn parsed<T>(
-    text: Option<String>,
-    name: &str,
-    parse: impl Fn(&str) -> Option<T>,
-) -> Result<Option<T>, LocalError> {
-    let Some(text) = text else { return Ok(None) };
-    let unknown =
-        || LocalError::new(Code::MalformedRequest, format!("`{text}` is no {name} of a record"));
-    parse(&text).map(Some).ok_or_else(unknown)
 }

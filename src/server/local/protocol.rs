@@ -70,12 +70,17 @@ pub enum Command {
     AuditLs {
         /// At or after this time.
         since: Option<Timestamp>,
-        /// Of this class.
-        class: Option<String>,
-        /// About this account.
-        account: Option<String>,
-        /// With this outcome.
-        outcome: Option<String>,
+        /// Which.
+        filter: RecordFilter,
+    },
+    /// The newest audit records.
+    AuditTail {
+        /// At most so many.
+        count: usize,
+        /// And every one that comes, until the connection is closed.
+        follow: bool,
+        /// Which.
+        filter: RecordFilter,
     },
     /// Everything about one correlation id.
     AuditShow {
@@ -127,6 +132,18 @@ pub enum Command {
     },
 }
 
+/// Which audit records are wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordFilter {
+    /// Of this class.
+    pub class: Option<String>,
+    /// About this account.
+    pub account: Option<String>,
+    /// With this outcome.
+    pub outcome: Option<String>,
+}
+
 /// The form of a trust bundle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -140,6 +157,11 @@ pub enum BundleFormat {
 }
 
 impl Command {
+    /// Whether its answer ends only when somebody has enough.
+    pub(super) fn is_endless(&self) -> bool {
+        matches!(self, Self::AuditTail { follow: true, .. })
+    }
+
     /// Its name in the audit log.
     pub fn name(&self) -> &'static str {
         match self {
@@ -151,6 +173,7 @@ impl Command {
             Self::NodesUnlock { .. } => "nodes unlock",
             Self::NodesLocks {} => "nodes locks",
             Self::AuditLs { .. } => "audit ls",
+            Self::AuditTail { .. } => "audit tail",
             Self::AuditShow { .. } => "audit show",
             Self::PolicyStatus {} => "policy status",
             Self::TokensAdd(_) => "tokens add",
