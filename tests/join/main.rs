@@ -12,6 +12,7 @@
 )]
 
 mod authority;
+mod bounds;
 mod cloud;
 mod contract;
 mod crash;
