@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::config::Config;
 use super::data_directory::{DataDirectory, UnusableDirectory};
-use super::run::StartError;
+use super::start_error::StartError;
 use crate::ca::{
     Authorities, Authority, BuiltinCa, CertificateAuthority, IssueError, Passphrase, Pkcs11Ca,
     Pkcs11Settings, TokenError, TokenName, node_ca_certificate_path, node_ca_key_path,

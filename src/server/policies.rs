@@ -7,7 +7,7 @@ use tracing::warn;
 
 use super::config::Config;
 use super::policy_directory;
-use super::run::StartError;
+use super::start_error::StartError;
 use crate::clock::Clock;
 use crate::policy::{Finding, PolicySet, Vocabulary};
 use crate::registry::Registry;

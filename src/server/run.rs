@@ -13,13 +13,13 @@ use tokio::time::timeout;
 use tonic::service::Routes;
 use tracing::{info, warn};
 
-use super::audit_key::{self, UnusableAuditKey};
+use super::audit_key;
 use super::authority;
 use super::baseline::{self, AnswerSizes};
 use super::cloud::{Cloud, Reached};
 use super::config::Config;
 use super::connections::{Connections, Limits};
-use super::data_directory::{DataDirectory, UnusableDirectory, socket_path};
+use super::data_directory::{DataDirectory, socket_path};
 use super::diagnostics::{self, Diagnostics};
 use super::explanation::Explainer;
 use super::grpc::{ANSWER_BYTES_MAX, Api, MESSAGE_BYTES_MAX};
@@ -28,89 +28,31 @@ use super::listener::{self, Serving};
 use super::local::{self, Local};
 use super::metrics::Metrics;
 use super::policies;
-use super::policy_directory;
 use super::proxy_protocol::Balancers;
 use super::publisher::{Board, TokenPublisher};
 use super::reload::{self, Reloader};
 use super::revocation::{self, Publisher};
 use super::space::{Space, free_bytes};
+use super::start_error::StartError;
 use super::tasks;
-use super::tls::{self, ListenerCertificates, NodeCertificates, UnusableTls};
+use super::tls::{self, ListenerCertificates, NodeCertificates};
 use super::tokens::TokenKeeper;
 use crate::audit::{Audit, Class, Outcome, Record};
 use crate::aws::{CallStatistics, Ssm};
-use crate::ca::{Authorities, IssueError, KeyFileError, Passphrase};
+use crate::ca::{Authorities, Passphrase};
 use crate::clock::Clock;
 use crate::domain::{KeyDigest, PolicyHash, TrustDomain};
 use crate::join::{JoinService, TimeGuard};
 use crate::methods;
-use crate::policy::{Finding, Vocabulary};
+use crate::policy::Vocabulary;
 use crate::proto::join_service_server::JoinServiceServer;
 use crate::proto::node_service_server::NodeServiceServer;
 use crate::registry::Registry;
-use crate::store::{SqliteStore, Store, StoreUnavailable};
+use crate::store::{SqliteStore, Store};
 use crate::turns::{Places, Turns};
 
 /// How long tasks have to end; longer than open joins have.
 const STOP_TIMEOUT: Duration = Duration::from_secs(25);
-
-/// Why a server does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The data directory.
-    #[error(transparent)]
-    DataDirectory(#[from] UnusableDirectory),
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] StoreUnavailable),
-    /// CA keys or the passphrase.
-    #[error(transparent)]
-    Keys(#[from] KeyFileError),
-    /// The key of the audit log's checkpoints.
-    #[error(transparent)]
-    AuditKey(#[from] UnusableAuditKey),
-    /// The token of the node CA cannot be used as it is configured.
-    #[error("{0}")]
-    Token(String),
-    /// The CA backend does not sign.
-    #[error(transparent)]
-    Authority(#[from] IssueError),
-    /// TLS of the listener.
-    #[error(transparent)]
-    Tls(#[from] UnusableTls),
-    /// The file of static tokens.
-    #[error("{0}")]
-    StaticTokens(String),
-    /// Region certificates, or the way to AWS.
-    #[error("{0}")]
-    Cloud(String),
-    /// The policy set; it loads as a whole or not at all.
-    #[error("the policy set in {} has {} errors; the first is {}", .directory.display(), .errors.len(), first(.errors))]
-    Policies {
-        /// Where it is.
-        directory: PathBuf,
-        /// What is wrong.
-        errors: Vec<Finding>,
-    },
-    /// The policy files.
-    #[error(transparent)]
-    PolicyFiles(#[from] policy_directory::Unreadable),
-    /// An address or the socket.
-    #[error("cannot listen on {address}: {error}")]
-    Listen {
-        /// Which.
-        address: String,
-        /// Why.
-        error: std::io::Error,
-    },
-    /// The listener's certificate.
-    #[error("cannot make the listener's certificate: {0}")]
-    ListenerCertificate(String),
-}
-
-fn first(errors: &[Finding]) -> String {
-    errors.first().map(ToString::to_string).unwrap_or_default()
-}
 
 /// The line that a server prints when it is ready.
 #[derive(Debug, Clone, Serialize)]
