@@ -177,9 +177,10 @@ fn metrics_in(text: &str) -> BTreeSet<&str> {
 
 #[test]
 fn alert_rules_name_metrics_and_codes_that_there_are() {
-    let source = syn::parse_file(&read("src/server/metrics.rs")).unwrap();
     let mut registered = Literals::default();
-    registered.visit_file(&source);
+    for file in ["src/server/metrics.rs", "src/server/turn_metrics.rs"] {
+        registered.visit_file(&syn::parse_file(&read(file)).unwrap());
+    }
     let rules = read("deploy/prometheus/alerts.yaml");
     let used = metrics_in(&rules);
     assert!(used.len() > 5, "the rules were not read: {used:?}");

@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use prometheus_client::metrics::counter::Counter;
 use tokio::task::AbortHandle;
 
 use crate::domain::Network;
@@ -24,6 +25,7 @@ pub(super) struct Limits {
 pub(super) struct Connections {
     limits: Limits,
     turns: Arc<Turns>,
+    put_out: Counter,
     table: Mutex<Table>,
 }
 
@@ -60,8 +62,9 @@ struct Waited {
 }
 
 impl Connections {
-    pub(super) fn new(limits: Limits, turns: Arc<Turns>) -> Self {
-        Self { limits, turns, table: Mutex::default() }
+    /// No connections yet; those that are put out are counted there.
+    pub(super) fn new(limits: Limits, turns: Arc<Turns>, put_out: Counter) -> Self {
+        Self { limits, turns, put_out, table: Mutex::default() }
     }
 
     /// Lets a new connection in, and whoever must go for it out; `None` if that is the new one.
@@ -105,8 +108,10 @@ impl Connections {
 
     fn put_out(&self, table: &mut Table, id: Option<u64>) -> bool {
         let Some(entry) = id.and_then(|id| table.take(id, &self.turns)) else { return false };
+        // Without a task it is the newcomer, who is refused.
         if let Some(task) = entry.task {
             task.abort();
+            self.put_out.inc();
         }
         true
     }
@@ -242,7 +247,7 @@ mod tests {
 
     fn table(connections: usize, handshakes: usize) -> Arc<Connections> {
         let turns = Arc::new(Turns::new(1, 10));
-        Arc::new(Connections::new(Limits { connections, handshakes }, turns))
+        Arc::new(Connections::new(Limits { connections, handshakes }, turns, Counter::default()))
     }
 
     fn is_in(connection: &Presence) -> bool {

@@ -44,6 +44,8 @@ pub(super) struct Metrics {
     pub(super) connections: Counter,
     /// Connections closed at once because there were too many.
     pub(super) connections_refused: Counter,
+    /// Connections that were put out for others.
+    pub(super) connections_put_out: Counter,
     /// Policies in force.
     pub(super) policies: Gauge,
     /// 1 while the policy files are not the set that is in force.
@@ -79,11 +81,6 @@ impl Metrics {
         let join_seconds = Histogram::new(exponential_buckets(0.001, 2.0, 14));
         registry.register("join_seconds", "Time of a join", join_seconds.clone());
         let connections = registered(&mut registry, "connections", "Accepted connections");
-        let connections_refused = registered(
-            &mut registry,
-            "connections_refused",
-            "Connections closed because there were too many",
-        );
         let policies = registered(&mut registry, "policies", "Join policies in force");
         let policy_reload_failed = registered(
             &mut registry,
@@ -124,7 +121,8 @@ impl Metrics {
             renewals,
             join_seconds,
             connections,
-            connections_refused,
+            connections_refused: Counter::default(),
+            connections_put_out: Counter::default(),
             policies,
             policy_reload_failed,
             listener_not_after,
@@ -139,6 +137,16 @@ impl Metrics {
 
     /// Likewise, of a server that shares its time like this.
     pub(super) fn with_turns(mut self, turns: Arc<Turns>, places: Arc<Places>) -> Self {
+        self.registry.register(
+            "connections_refused",
+            "Connections closed because there were too many",
+            self.connections_refused.clone(),
+        );
+        self.registry.register(
+            "connections_put_out",
+            "Connections that kept the server waiting and were closed for others",
+            self.connections_put_out.clone(),
+        );
         self.registry.register_collector(Box::new(TurnCollector { turns, places }));
         self
     }

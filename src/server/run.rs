@@ -359,8 +359,9 @@ async fn spawn_services(
     let metrics = &foundation.metrics;
     let join_address = listeners.join.1;
     let turns = Arc::clone(&foundation.joins.turns);
+    let put_out = metrics.connections_put_out.clone();
     let serving = Serving {
-        connections: Arc::new(Connections::new(limits, Arc::clone(&turns))),
+        connections: Arc::new(Connections::new(limits, Arc::clone(&turns), put_out)),
         handshakes: Handshakes { tls, balancers, turns },
         routes: served,
         metrics: Arc::clone(metrics),
