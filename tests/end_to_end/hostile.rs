@@ -12,6 +12,7 @@ use http::Request;
 
 use hyper::body::{Body, Bytes, Frame};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use muster::clock::Stopwatch;
 use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -282,7 +283,7 @@ impl Body for Silent {
 
 /// Calls Join, says nothing, and pings every second so that nobody takes it for dead; until it is
 /// put out.
-async fn ping_and_say_nothing(source: &str, address: &str) -> bool {
+async fn ping_and_say_nothing(source: &str, address: &str, settled: &AtomicUsize) -> bool {
     let Ok(stream) = careless_connection_from(source, address).await else { return false };
     let mut http = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
     http.timer(TokioTimer::new())
@@ -297,7 +298,9 @@ async fn ping_and_say_nothing(source: &str, address: &str) -> bool {
         .body(Silent)
         .unwrap();
     let asking = sender.send_request(request);
+    settled.fetch_add(1, Ordering::SeqCst);
     let (_put_out, _answer) = tokio::join!(connection, asking);
+    settled.fetch_sub(1, Ordering::SeqCst);
     true
 }
 
@@ -305,10 +308,11 @@ async fn ping_and_say_nothing(source: &str, address: &str) -> bool {
 #[test]
 fn nodes_join_when_every_place_is_taken_by_somebody_who_only_pings() {
     const PLACES: usize = 300;
-    const CROWD: usize = 600;
+    const CROWD: usize = 400;
+    static SETTLED: AtomicUsize = AtomicUsize::new(0);
     let keep = tempfile::tempdir().unwrap();
     let config = keep.path().join("server.toml");
-    let text = format!("[listen]\nconnections_max = {PLACES}\nhandshakes_max = 100\n");
+    let text = format!("[listen]\nconnections_max = {PLACES}\nhandshakes_max = 50\n");
     std::fs::write(&config, text).unwrap();
     let site = Site::with(|mut server| {
         server.arg("--config").arg(&config);
@@ -319,22 +323,28 @@ fn nodes_join_when_every_place_is_taken_by_somebody_who_only_pings() {
         let address = site.address().to_owned();
         Crowd::of(CROWD / 2, move || {
             let address = address.clone();
-            async move { ping_and_say_nothing(source, &address).await }
+            async move {
+                let was_in = ping_and_say_nothing(source, &address, &SETTLED).await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                was_in
+            }
         })
     });
-    // More have come than there are places: from here on every newcomer needs somebody's.
-    while metric(&site, "muster_connections_total")
-        < 2.0 * f64::from(u32::try_from(PLACES).unwrap())
-    {
-        std::thread::sleep(Duration::from_millis(20));
+    // Nearly every place is of somebody who has asked, and the rest of the crowd wants them too.
+    while SETTLED.load(Ordering::SeqCst) < PLACES * 4 / 5 {
+        std::thread::sleep(Duration::from_millis(1));
     }
+    std::thread::sleep(Duration::from_secs(1));
+    let watch = Stopwatch::start();
     for (number, worker) in [WORKER, OTHER_WORKER].into_iter().enumerate() {
         site.join(worker, &format!("node-{number}")).yes();
     }
+    let waited = watch.elapsed();
     let peak = proc_number(&site.server, "status", "VmHWM:", 1) / 1024;
     assert!(peak < MEMORY_MAX_MIB, "{peak} MiB");
     eprintln!(
-        "{} connections came for {PLACES} places, {} were put out; {before} MiB before, {peak} MiB at the peak",
+        "{} connections came for {PLACES} places, {} were put out, and two nodes joined in {waited:.1?}; \
+         {before} MiB before, {peak} MiB at the peak",
         metric(&site, "muster_connections_total"),
         crowds.iter().map(Crowd::served).sum::<usize>(),
     );
