@@ -1,6 +1,9 @@
 //! Lines of an exported copy. Every byte of them may be attacker-controlled.
 
+use std::collections::BTreeMap;
 use std::io::BufRead;
+
+use serde_json::value::RawValue;
 
 use super::LOG_PREFIX;
 use super::record::Entry;
@@ -9,6 +12,13 @@ use super::record::Entry;
 pub const LINE_BYTES_MAX: usize = 1024 * 1024;
 /// The longest name of a chain.
 const CHAIN_BYTES_MAX: usize = 128;
+
+/// What a line may have (I11); a flattened record alone would pass over anything else.
+#[rustfmt::skip]
+const MEMBERS: &[&str] = &[
+    "seq", "chain", "hash", "time", "class", "kind", "outcome", "code", "correlation_id", "policy",
+    "policy_hash", "account_id", "instance_id", "node_id", "serial", "source", "detail",
+];
 
 /// A line that is no audit record, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -20,8 +30,13 @@ pub fn parse_line(line: &[u8]) -> Result<Entry, InvalidLine> {
     if line.len() > LINE_BYTES_MAX {
         return Err(InvalidLine("this line is longer than 1 MiB"));
     }
-    let entry: Entry = serde_json::from_slice(line)
-        .map_err(|_| InvalidLine("this line is not an audit record"))?;
+    let not_a_record = InvalidLine("this line is not an audit record");
+    let entry: Entry = serde_json::from_slice(line).map_err(|_| not_a_record)?;
+    let members: BTreeMap<&str, &RawValue> =
+        serde_json::from_slice(line).map_err(|_| not_a_record)?;
+    if members.keys().any(|name| !MEMBERS.contains(name)) {
+        return Err(InvalidLine("this line has a member that no audit record has"));
+    }
     let is_chain = entry.chain.starts_with(LOG_PREFIX)
         && entry.chain.len() <= CHAIN_BYTES_MAX
         && entry.chain.bytes().all(|byte| byte.is_ascii_graphic());

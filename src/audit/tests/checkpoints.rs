@@ -310,6 +310,24 @@ fn keys_are_written_and_read_as_pem() {
     assert!(CheckpointKey::from_pkcs8(b"garbage").is_err());
 }
 
+// What the fuzzer begins with reaches the parts that it is about.
+#[test]
+fn the_seeds_of_the_fuzzer_are_read() {
+    let seed = |name: &str| {
+        let line = std::fs::read(format!("fuzz/seeds/audit_line/{name}")).unwrap();
+        parse_line(&line).map(|entry| Checkpoint::read(&entry))
+    };
+    assert!(matches!(seed("checkpoint"), Ok(Some(Ok(_)))));
+    assert!(matches!(seed("checkpoint-of-others"), Ok(Some(Ok(found))) if found.others.len() == 2));
+    assert!(matches!(seed("checkpoint-short-hash"), Ok(Some(Err(InvalidCheckpoint)))));
+    for name in ["join", "refusal", "summary"] {
+        assert_eq!(seed(name), Ok(None), "{name}");
+    }
+    for name in ["unknown-member", "twice"] {
+        assert!(seed(name).is_err(), "{name}");
+    }
+}
+
 proptest::proptest! {
     // No line of a copy ends the process, and what is taken for a record is one.
     #[test]
