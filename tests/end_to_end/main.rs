@@ -6,6 +6,7 @@ mod agent;
 mod agent_renewal;
 mod agent_tokens;
 mod agent_trouble;
+mod audit_log;
 mod aws;
 mod ca;
 mod certificate;
