@@ -30,8 +30,8 @@ const IN_FLIGHT: usize = 256;
 const IN_FLIGHT_OF_ACCOUNT: usize = 32;
 const IN_FLIGHT_OF_SUSPECTS: usize = 8;
 /// How many proofs of one account may wait or be asked about from one network; fewer if its proofs
-/// fail. More are sent away at once: whoever waits holds a place of all joins, and there are 1024.
-const ROOM: usize = 512;
+/// fail. More are sent away at once: whoever waits holds a place, and an account has at most 819.
+const ROOM: usize = 768;
 const ROOM_OF_SUSPECTS: usize = 32;
 /// How long a proof may wait for its turn.
 const WAIT: Duration = Duration::from_secs(10);

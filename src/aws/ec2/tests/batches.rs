@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use tokio::task::JoinSet;
+
 use super::fake::Fake;
 use super::*;
 
@@ -166,16 +168,34 @@ async fn who_waits_is_bounded_in_number_and_time() {
     assert!(found.iter().all(Result::is_err));
 }
 
-// Two roles in one account share the account's limit; another account has its own.
+// Questions that come at the pace of STS are gathered: 600 a second, few calls.
+#[tokio::test(start_paused = true)]
+async fn a_crowd_that_trickles_in_shares_its_calls() {
+    let fake = Fake::start().await;
+    let client = fake.client();
+    let mut crowd = JoinSet::new();
+    for number in 0..3_000 {
+        let client = client.clone();
+        crowd.spawn(async move {
+            client.describe(&own(), &LookUpBy::Own, &id(number), long_ago()).await.unwrap();
+        });
+        tokio::time::sleep(Duration::from_micros(1_667)).await;
+    }
+    crowd.join_all().await;
+    let calls = fake.ec2().len();
+    assert!(calls <= 35, "{calls} calls");
+}
+
+// Twenty roles in one account share the account's limit; another account has its own.
 #[tokio::test(start_paused = true)]
 async fn calls_of_an_account_stay_below_its_limit() {
     let fake = Fake::start().await;
     let client = fake.client();
     let (mut calls, begun) = (0, Instant::now());
     while begun.elapsed() < Duration::from_secs(5) {
-        let arn = format!("arn:aws:iam::{OWN_ACCOUNT}:role/web");
+        let arn = format!("arn:aws:iam::{OWN_ACCOUNT}:role/web-{}", calls % 20);
         let by =
-            if calls % 2 == 0 { LookUpBy::Own } else { LookUpBy::Role { arn, external_id: None } };
+            if calls % 20 == 0 { LookUpBy::Own } else { LookUpBy::Role { arn, external_id: None } };
         client.describe(&own(), &by, &id(calls), long_ago()).await.unwrap();
         calls += 1;
     }
