@@ -20,7 +20,7 @@ pub(crate) struct Outcome {
     /// How long the parts of an answer are.
     pub(crate) sizes: [usize; 4],
     took: Vec<Duration>,
-    retried: u64,
+    retried: BTreeMap<String, u64>,
     refused: BTreeMap<String, u64>,
 }
 
@@ -29,7 +29,9 @@ impl Outcome {
         match joined {
             Ok(joined) => {
                 self.took.push(joined.took);
-                self.retried += u64::from(joined.retried);
+                for code in joined.retried {
+                    *self.retried.entry(code.to_string()).or_default() += 1;
+                }
                 self.sizes = joined.answer.sizes();
             }
             Err(error) => *self.refused.entry(error.code.to_string()).or_default() += 1,
@@ -54,7 +56,7 @@ pub(crate) struct Figures {
     pub(crate) sts_calls: u64,
     pub(crate) ec2_calls: u64,
     pub(crate) strangers: u64,
-    pub(crate) retried: u64,
+    pub(crate) retried: BTreeMap<String, u64>,
     pub(crate) refused: BTreeMap<String, u64>,
 }
 
@@ -95,7 +97,7 @@ impl Figures {
     pub(crate) fn in_words(&self) -> String {
         format!(
             "{:<14} {:>6} in {:>6.2} s  {:>6.0}/s  {:>6.0}/server-CPU-s  p50 {:>6.0}  p95 {:>6.0}  \
-             p99 {:>6.0} ms  {:>4} MiB  {:>5} commits  STS {:>5}  EC2 {:>4}  retried {}  strangers {}  refused {:?}",
+             p99 {:>6.0} ms  {:>4} MiB  {:>5} commits  STS {:>5}  EC2 {:>4}  retried {:?}  strangers {}  refused {:?}",
             self.name,
             self.joined,
             self.seconds,

@@ -33,8 +33,8 @@ pub(crate) struct Node {
 pub(crate) struct Joined {
     /// From the first attempt to the certificate.
     pub(crate) took: Duration,
-    /// How often it was told to come again.
-    pub(crate) retried: u32,
+    /// Why it came again, each time.
+    pub(crate) retried: Vec<Code>,
     pub(crate) answer: Answer,
 }
 
@@ -81,7 +81,7 @@ impl Node {
     ) -> Result<Joined, JoinError> {
         let policy = if with_proof { "proven" } else { "document" };
         let begun = tokio::time::Instant::now();
-        let (mut backoff, mut retried) = (BACKOFF_FIRST, 0);
+        let (mut backoff, mut retried) = (BACKOFF_FIRST, Vec::new());
         loop {
             let error = match self.attempt(server, policy, with_proof).await {
                 Ok(answer) => return Ok(Joined { took: begun.elapsed(), retried, answer }),
@@ -91,7 +91,7 @@ impl Node {
             if is_final || begun.elapsed() > Duration::from_mins(2) {
                 return Err(error);
             }
-            retried += 1;
+            retried.push(error.code);
             let jitter = backoff.mul_f64(random_part());
             tokio::time::sleep(error.retry_after.unwrap_or_default() + jitter).await;
             backoff = (backoff * 2).min(BACKOFF_MAX);

@@ -218,7 +218,7 @@ impl Config {
         )?;
         let handshakes_max = bounded(
             "listen.handshakes_max",
-            file.listen.handshakes_max.unwrap_or_else(|| 2048.min(connections_max / 2)),
+            file.listen.handshakes_max.unwrap_or_else(|| 100_000.min(connections_max / 2)),
             1..=100_000,
         )?;
         if handshakes_max >= connections_max {

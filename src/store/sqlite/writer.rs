@@ -16,8 +16,8 @@ use crate::domain::Timestamp;
 
 /// How many transactions share an fsync at most: bounds how long the first of them waits.
 const BATCH_MAX: usize = 512;
-/// When so many wait at once there is a crowd, and more are on their way.
-const CROWD: usize = 4;
+/// When the last commit was shared by so many there is a crowd, and more are on their way.
+const CROWD: usize = 3;
 /// How long a crowd is waited for. A commit writes every page that it has touched and waits for the
 /// disk, so it costs little more for fifty transactions than for five. Whoever comes alone waits for
 /// nobody.
@@ -40,14 +40,15 @@ pub(super) fn run_writer(
     mut queue: mpsc::Receiver<Job>,
     statistics: &StoreStatistics,
 ) {
-    let mut heads = Heads::default();
+    let (mut heads, mut is_crowd) = (Heads::default(), false);
     while let Some(first) = queue.blocking_recv() {
         let mut jobs = vec![first];
         take_waiting(&mut queue, &mut jobs);
-        if (CROWD..BATCH_MAX).contains(&jobs.len()) {
+        if is_crowd && jobs.len() < BATCH_MAX {
             std::thread::sleep(LINGER);
             take_waiting(&mut queue, &mut jobs);
         }
+        is_crowd = jobs.len() >= CROWD;
         let (transactions, answers): (Vec<_>, Vec<_>) =
             jobs.into_iter().map(|job| (job.transaction, job.answer)).unzip();
         let outcomes = commit_batch(&mut connection, &mut heads, &transactions);
