@@ -16,8 +16,9 @@ use moka::sync::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::pace::{Asked, Pace};
 use crate::aws::SignedRequest;
-use crate::domain::Network;
+use crate::domain::{Network, Region};
 
 /// How many proofs of one instance may fail, from one source, within a minute.
 const FAILURES_MAX: usize = 6;
@@ -91,6 +92,7 @@ pub(super) struct ProofBudget {
     trickle: Cache<Asker, ()>,
     failures: Cache<Origin, Failures>,
     refused: Cache<[u8; 32], ()>,
+    pace: Pace,
 }
 
 /// A turn to ask STS. Without a word of how it ended, nothing is counted: STS did not answer.
@@ -136,6 +138,7 @@ impl Default for ProofBudget {
             trickle: held_for(TRICKLE),
             failures: held_for(MINUTE),
             refused: held_for(MINUTE),
+            pace: Pace::default(),
         }
     }
 }
@@ -181,6 +184,11 @@ impl ProofBudget {
         });
         let places = places.await.map_err(|_| Spent::InFlight)??;
         Ok(Turn { budget: self, origin: asker.origin().clone(), attempt, _places: places })
+    }
+
+    /// Waits, with a turn, until STS takes another request of this account in this region.
+    pub(super) async fn pace(&self, account: Account, region: &Region) {
+        self.pace.step(Asked { account, region: region.to_string() }).await;
     }
 
     /// Room to wait, a place of the lane, a place of all. In this order: who waits holds no place

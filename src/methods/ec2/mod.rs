@@ -36,6 +36,7 @@ mod budget;
 mod evidence;
 mod identity_document;
 mod look_up;
+mod pace;
 mod proof;
 
 use std::sync::Arc;

@@ -108,11 +108,12 @@ pub(super) async fn check(
         return Ok(disproven(Code::ProofSignatureRejected, reason.to_owned(), Some(REFUSED)));
     }
     let account = (expected.partition.to_owned(), expected.account.to_owned());
-    let asker = Asker::new(account, expected.instance, presented.source);
+    let asker = Asker::new(account.clone(), expected.instance, presented.source);
     let turn = budget.turn(&asker).await.map_err(|spent| SourceUnavailable {
         code: Code::ProofThrottled,
         detail: spent.to_string(),
     })?;
+    budget.pace(account, signed.region()).await;
     let verdict = sts.who_signed(signed, presented.binding).await;
     let judged = judge(&expected, verdict.map_err(|error| unavailable(&error))?);
     if !matches!(judged, Ok(Proof::Proven)) {
