@@ -13,7 +13,7 @@ fuzz_target!(|input: (u8, bool, Vec<u8>)| {
     let status = STATUSES[usize::from(status) % STATUSES.len()];
     let content_type = if is_json { "application/json" } else { "text/xml" }.to_owned();
     let status = StatusCode::from_u16(status).expect("a status");
-    let answer = Answer { status, content_type, body: body.clone() };
+    let answer = Answer { status, date: None, content_type, body: body.clone() };
     if let Ok(Verdict::Signed(identity)) = read_caller_identity(&answer) {
         assert!(status == StatusCode::OK && is_json);
         // Every other reader of this JSON sees the same three strings.

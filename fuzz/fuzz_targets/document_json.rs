@@ -15,13 +15,14 @@ use rcgen::PublicKeyData;
 #[expect(dead_code, reason = "the tests use the rest of it")]
 mod forge;
 
-static CERTIFICATES: LazyLock<RegionCertificates> = LazyLock::new(|| {
+static CERTIFICATES: LazyLock<RegionCertificates> = LazyLock::new(certificates);
+
+static METHOD: LazyLock<Ec2> = LazyLock::new(|| Ec2::new(forge::sources(certificates())));
+
+fn certificates() -> RegionCertificates {
     let directory = forge::AWS.directory.path();
     RegionCertificates::only_directory(directory).expect("the forge's certificate")
-});
-
-static METHOD: LazyLock<Ec2> =
-    LazyLock::new(|| Ec2::new(forge::sources(CERTIFICATES.clone())));
+}
 
 static BINDING_KEY: LazyLock<PublicKey> = LazyLock::new(|| {
     let key = rcgen::KeyPair::generate().expect("a key");
