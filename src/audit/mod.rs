@@ -122,8 +122,11 @@ impl Audit {
 
     /// Writes a record of its own.
     pub async fn write(&self, record: &Record) -> Result<(), StoreUnavailable> {
-        let transaction =
-            Transaction { appends: vec![self.chained(record)?], ..Transaction::default() };
+        self.commit(self.chained(record)?).await
+    }
+
+    async fn commit(&self, append: Append) -> Result<(), StoreUnavailable> {
+        let transaction = Transaction { appends: vec![append], ..Transaction::default() };
         self.store.commit(transaction).await.map(|_| ()).map_err(unconditional)
     }
 
@@ -131,21 +134,22 @@ impl Audit {
     ///
     /// `subject` is what the quota of known refusals counts by.
     pub async fn refuse(&self, record: Record, subject: &str) -> Result<(), StoreUnavailable> {
-        let write = match record.class {
-            Class::Admission | Class::Security => true,
-            Class::Known => {
+        let append = match record.class {
+            Class::Admission | Class::Security => Some(self.chained(&record)?),
+            Class::Known if self.room() < Room::VeryLow => {
+                let append = self.chained(&record)?;
                 let reason = record.code.map_or("", crate::domain::Code::as_str);
-                let length = record.to_payload()?.len();
-                self.room() < Room::VeryLow
-                    && self.state().quota.admits(subject, reason, length, record.time)
+                let length = append.payload.len();
+                let admits = self.state().quota.admits(subject, reason, length, record.time);
+                Some(append).filter(|_| admits)
             }
-            Class::Noise => false,
+            Class::Known | Class::Noise => None,
         };
-        if !write {
+        let Some(append) = append else {
             self.state().noise.count(&record);
             return Ok(());
-        }
-        let written = self.write(&record).await;
+        };
+        let written = self.commit(append).await;
         if written.is_err() {
             // Whatever the store does, the operator finds the explanation and the count.
             self.state().noise.count(&record);

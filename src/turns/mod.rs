@@ -132,13 +132,7 @@ impl Turns {
 
     /// Turns since the start, by the standing of those who had them.
     pub fn served(&self, standing: Standing) -> u64 {
-        let [distrusted, unknown, trusted] = &self.counts.served;
-        let count = match standing {
-            Standing::Distrusted => distrusted,
-            Standing::Unknown => unknown,
-            Standing::Trusted => trusted,
-        };
-        count.load(Ordering::Relaxed)
+        self.counts.served_with(standing).load(Ordering::Relaxed)
     }
 
     /// Time that turns have used since the start.
@@ -194,14 +188,17 @@ impl Counts {
         }
     }
 
-    fn serve(&self, standing: Standing, used: Duration) {
+    fn served_with(&self, standing: Standing) -> &AtomicU64 {
         let [distrusted, unknown, trusted] = &self.served;
-        let count = match standing {
+        match standing {
             Standing::Distrusted => distrusted,
             Standing::Unknown => unknown,
             Standing::Trusted => trusted,
-        };
-        count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn serve(&self, standing: Standing, used: Duration) {
+        self.served_with(standing).fetch_add(1, Ordering::Relaxed);
         self.nanoseconds.fetch_add(nanoseconds(used), Ordering::Relaxed);
     }
 }

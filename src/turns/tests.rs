@@ -1,3 +1,5 @@
+//! Turns as those who wait for them see it (I14).
+
 use std::sync::atomic::AtomicUsize;
 
 use tokio::task::JoinSet;

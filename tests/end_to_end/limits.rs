@@ -1,4 +1,5 @@
-//! The bounds of a connection to the join listener, each tried by somebody who does not keep it.
+//! The bounds of a connection to the join listener, each tried by somebody who does not keep it (I14,
+//! T36, T55).
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
 //! What crowds of strangers cost: counted to the last one, bounded in rows, bytes and memory, and
-//! never paid for by those who may join.
+//! never paid for by those who may join (I14, I17, T70).
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;

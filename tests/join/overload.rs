@@ -1,5 +1,5 @@
 //! More to do than can be done: whose evidence is verified first, who waits for others, and what
-//! those are told who have to go.
+//! those are told who have to go (I14, T67).
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! What checkpoints find that links do not. Every forged store here has perfect links.
+//! What checkpoints find that links do not. Every forged store here has perfect links
+//! (red team X5, X6).
 
 use super::*;
 use crate::audit::checkpoint::OTHERS_MAX;

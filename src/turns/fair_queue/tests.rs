@@ -1,3 +1,5 @@
+//! What the queue promises to whatever crowd: bounds, shares by weight, and that nobody starves (I14).
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
