@@ -157,7 +157,7 @@ impl JoinService {
         // 2 match: the allow-list before the cloud (I3).
         let candidates = policies.candidates(&start.policy, claims, now)?;
         trace.matched(candidates.policy().as_str());
-        let _place = self.place(turn, candidates.claims().subject(), candidates.policy())?;
+        let _place = self.place(turn, candidates.claims().subject(), candidates.policy()).await?;
 
         // 3 gather: what is on record first, then the proof, then the instance.
         let (subject, epoch) = (candidates.claims().subject().clone(), candidates.claims().epoch());
@@ -297,7 +297,7 @@ impl JoinService {
 
     /// After 2: the turn for a place among those who wait for others. It is of the account that the
     /// evidence shows, or of the policy where evidence shows none.
-    fn place(
+    async fn place(
         &self,
         turn: Turn,
         subject: &Subject,
@@ -308,7 +308,7 @@ impl JoinService {
             (Some(partition), Some(account)) => format!("{partition}/{account}"),
             _ => policy.to_string(),
         };
-        self.places.take(owner)
+        self.places.place(owner).await
     }
 
     fn method(&self, name: &str) -> Option<&Arc<dyn JoinMethod>> {

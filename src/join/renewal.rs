@@ -108,7 +108,7 @@ impl JoinService {
 
         // 2 match, by the policy of now.
         let candidates = policies.candidates(&start.policy, claims, now)?;
-        let _place = self.place(turn, &holder.subject, candidates.policy())?;
+        let _place = self.place(turn, &holder.subject, candidates.policy()).await?;
 
         // 3 gather: what is on record first, then the proof, then the instance.
         let (subject, epoch) = (&holder.subject, candidates.claims().epoch());

@@ -146,7 +146,7 @@ pub struct Config {
     pub dns_names: Vec<String>,
     /// Connections at a time.
     pub connections_max: usize,
-    /// Of these, how many may be within their TLS handshake or before their first request.
+    /// Of these, how many may keep us waiting for the first flight of their TLS handshake.
     pub handshakes_max: usize,
     /// TCP balancers: their connections begin with a PROXY protocol header.
     pub proxy_protocol_from: Vec<IpNet>,

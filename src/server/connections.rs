@@ -1,23 +1,29 @@
 //! Every open connection, and which of them goes when there are too many: of the network that has
-//! the most for its weight, the oldest that keeps us waiting. A connection that waits for us, in line
-//! for a turn or while its evidence is judged, is never put out: it is not slow, we are.
+//! the most for its weight, the one that keeps us waiting longest. A connection that waits for us, in
+//! line for a seat or while its evidence is judged, is never put out: it is not slow, we are.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use crate::domain::Network;
 use crate::turns::{Crowding, Turns, Weight};
+
+/// How long whoever has a seat may keep us waiting while others want it. A join has three round
+/// trips and a signature to make in that time.
+const SLOW: Duration = Duration::from_secs(3);
 
 /// Bounds of the listener.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// Connections at a time.
     pub(super) connections: usize,
-    /// Of these, how many may keep us waiting within their handshake or before their first request.
+    /// Of these, how many may keep us waiting without a seat: their first flight is not complete.
     pub(super) handshakes: usize,
 }
 
@@ -34,7 +40,7 @@ struct Table {
     last: u64,
     open: HashMap<u64, Entry>,
     half_open: Waited,
-    asking: Waited,
+    seated: Waited,
 }
 
 struct Entry {
@@ -43,21 +49,23 @@ struct Entry {
     stage: Stage,
     /// How many of our own steps it waits for.
     ours: u32,
+    /// When it began to keep us waiting.
+    since: Instant,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// It has asked for nothing yet.
+    /// It has no seat yet.
     HalfOpen,
-    /// It has, and has more to send or nothing more to do here.
-    Asking,
+    /// It has: we compute for it, and keep what it takes.
+    Seated,
 }
 
-/// Connections that keep us waiting, by network, oldest first.
+/// Connections that keep us waiting, by network, those first that do it longest.
 #[derive(Default)]
 struct Waited {
     all: usize,
-    by_network: HashMap<Network, BTreeSet<u64>>,
+    by_network: HashMap<Network, BTreeSet<(Instant, u64)>>,
     crowding: Crowding<Network>,
 }
 
@@ -72,8 +80,8 @@ impl Connections {
         let mut table = self.table();
         table.last += 1;
         let id = table.last;
-        let entry =
-            Entry { network: Network::of(source), task: None, stage: Stage::HalfOpen, ours: 1 };
+        let (network, since) = (Network::of(source), Instant::now());
+        let entry = Entry { network, task: None, stage: Stage::HalfOpen, ours: 1, since };
         table.open.insert(id, entry);
         self.change(&mut table, id, |entry| entry.ours = 0);
         let is_in = table.open.contains_key(&id);
@@ -85,22 +93,33 @@ impl Connections {
     fn change(&self, table: &mut Table, id: u64, change: impl FnOnce(&mut Entry)) {
         let Some(mut entry) = table.take(id, &self.turns) else { return };
         change(&mut entry);
-        let network = entry.network;
+        let (network, since) = (entry.network, entry.since);
         if let Some(list) = table.list_of(&entry) {
-            list.add(network, id, self.turns.weight(network));
+            list.add(network, (since, id), self.turns.weight(network));
         }
         table.open.insert(id, entry);
         while table.half_open.all > self.limits.handshakes {
-            let oldest = table.half_open.oldest_of_the_most_crowded();
+            let oldest = table.half_open.longest_of_the_most_crowded();
             if !self.put_out(table, oldest) {
                 break;
             }
         }
         while table.open.len() > self.limits.connections {
-            let lists = [&table.half_open, &table.asking];
+            let lists = [&table.half_open, &table.seated];
             let fullest = lists.into_iter().max_by_key(|list| list.crowding.heaviest_load());
-            let oldest = fullest.and_then(Waited::oldest_of_the_most_crowded);
+            let oldest = fullest.and_then(Waited::longest_of_the_most_crowded);
             if !self.put_out(table, oldest) {
+                break;
+            }
+        }
+    }
+
+    /// Takes their seats from those who have been slow, for so many others as want one.
+    pub(super) fn clear_seats(&self, wanted: usize) {
+        let mut table = self.table();
+        for _ in 0..wanted {
+            let slow = table.seated.longest_of_the_most_crowded_that_is_slow();
+            if !self.put_out(&mut table, slow) {
                 break;
             }
         }
@@ -125,9 +144,9 @@ impl Table {
     /// Takes an entry off its list and out of the table.
     fn take(&mut self, id: u64, turns: &Turns) -> Option<Entry> {
         let entry = self.open.remove(&id)?;
-        let network = entry.network;
+        let (network, since) = (entry.network, entry.since);
         if let Some(list) = self.list_of(&entry) {
-            list.remove(network, id, turns.weight(network));
+            list.remove(network, (since, id), turns.weight(network));
         }
         Some(entry)
     }
@@ -136,29 +155,38 @@ impl Table {
         match entry.stage {
             _ if entry.ours > 0 => None,
             Stage::HalfOpen => Some(&mut self.half_open),
-            Stage::Asking => Some(&mut self.asking),
+            Stage::Seated => Some(&mut self.seated),
         }
     }
 }
 
 impl Waited {
-    fn add(&mut self, network: Network, id: u64, weight: Weight) {
-        let ids = self.by_network.entry(network).or_default();
-        self.all += usize::from(ids.insert(id));
-        self.crowding.set(network, ids.len(), weight);
+    fn add(&mut self, network: Network, waited: (Instant, u64), weight: Weight) {
+        let of_network = self.by_network.entry(network).or_default();
+        self.all += usize::from(of_network.insert(waited));
+        self.crowding.set(network, of_network.len(), weight);
     }
 
-    fn remove(&mut self, network: Network, id: u64, weight: Weight) {
-        let Some(ids) = self.by_network.get_mut(&network) else { return };
-        self.all -= usize::from(ids.remove(&id));
-        self.crowding.set(network, ids.len(), weight);
-        if ids.is_empty() {
+    fn remove(&mut self, network: Network, waited: (Instant, u64), weight: Weight) {
+        let Some(of_network) = self.by_network.get_mut(&network) else { return };
+        self.all -= usize::from(of_network.remove(&waited));
+        self.crowding.set(network, of_network.len(), weight);
+        if of_network.is_empty() {
             self.by_network.remove(&network);
         }
     }
 
-    fn oldest_of_the_most_crowded(&self) -> Option<u64> {
-        self.by_network.get(&self.crowding.heaviest()?)?.first().copied()
+    fn longest_of(&self, network: Network) -> Option<(Instant, u64)> {
+        self.by_network.get(&network)?.first().copied()
+    }
+
+    fn longest_of_the_most_crowded(&self) -> Option<u64> {
+        self.longest_of(self.crowding.heaviest()?).map(|(_, id)| id)
+    }
+
+    fn longest_of_the_most_crowded_that_is_slow(&self) -> Option<u64> {
+        let longest = self.crowding.heaviest_first().filter_map(|network| self.longest_of(network));
+        longest.filter(|(since, _)| since.elapsed() >= SLOW).map(|(_, id)| id).next()
     }
 }
 
@@ -207,9 +235,9 @@ impl Handle {
         }
     }
 
-    /// It has asked for something.
-    pub(super) fn asks(&self) {
-        self.change(|entry| entry.stage = Stage::Asking);
+    /// It has a seat.
+    pub(super) fn is_seated(&self) {
+        self.change(|entry| entry.stage = Stage::Seated);
     }
 
     /// From here on it waits for us, until what this returns is dropped.
@@ -229,7 +257,10 @@ pub(super) struct WaitsForUs(Handle);
 
 impl Drop for WaitsForUs {
     fn drop(&mut self) {
-        self.0.change(|entry| entry.ours = entry.ours.saturating_sub(1));
+        self.0.change(|entry| {
+            entry.ours = entry.ours.saturating_sub(1);
+            entry.since = Instant::now();
+        });
     }
 }
 
@@ -295,8 +326,9 @@ mod tests {
         drop(judged);
         assert!(is_in(&waiting));
         drop(in_line);
-        assert!(!is_in(&waiting), "now it keeps us waiting, and is the oldest");
-        assert_eq!(count(&crowd), 5);
+        assert!(is_in(&waiting), "now it keeps us waiting, and its time begins");
+        let later: Vec<_> = (0..5).filter_map(|_| all.admit(source(NODE))).collect();
+        assert_eq!((is_in(&waiting), count(&crowd), count(&later)), (false, 0, 5));
     }
 
     // Silent streams hold their places for as long as they may; honest nodes get theirs even so.
@@ -306,7 +338,7 @@ mod tests {
         let crowd: Vec<_> = (0..50)
             .filter_map(|_| {
                 let connection = all.admit(source(STRANGER))?;
-                connection.handle().asks();
+                connection.handle().is_seated();
                 Some(connection)
             })
             .collect();
@@ -317,6 +349,36 @@ mod tests {
             crowd[1..].iter().map(|connection| connection.handle().waits_for_us()).collect();
         assert!(all.admit(source(STRANGER)).is_some(), "the last who keeps us waiting went for it");
         assert!(!is_in(&node));
+    }
+
+    // T55: streams that say nothing have seats for as long as nobody else wants them.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_slow_loses_his_seat_to_those_who_wait() {
+        let all = table(1000, 20);
+        let seat = |network| {
+            let connection = all.admit(source(network)).unwrap();
+            connection.handle().is_seated();
+            connection
+        };
+        let judged = seat(STRANGER);
+        let in_judgement = judged.handle().waits_for_us();
+        let crowd: Vec<_> = (0..5).map(|_| seat(STRANGER)).collect();
+        let fleet: Vec<_> = (0..2).map(|_| seat(NODE)).collect();
+        all.clear_seats(100);
+        assert_eq!((count(&crowd), count(&fleet)), (5, 2), "nobody is slow yet");
+        tokio::time::advance(SLOW).await;
+        let quick = seat(STRANGER);
+        all.clear_seats(3);
+        assert_eq!((count(&crowd), count(&fleet)), (2, 2), "as many as are wanted, of the crowd");
+        all.clear_seats(100);
+        assert_eq!((count(&crowd), count(&fleet)), (0, 0));
+        assert!(is_in(&quick) && is_in(&judged));
+        drop(in_judgement);
+        all.clear_seats(100);
+        assert!(is_in(&judged), "its time begins when it has its answer");
+        tokio::time::advance(SLOW).await;
+        all.clear_seats(100);
+        assert!(!is_in(&judged));
     }
 
     #[test]

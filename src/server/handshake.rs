@@ -1,35 +1,38 @@
-//! The TLS handshake of somebody who has proven nothing. What he sends is bounded in size and time,
-//! and what it makes us compute has its turn: our key exchange and signature, and whatever else his
-//! bytes lead to.
+//! The TLS handshake of somebody who has proven nothing. What he sends is bounded in size and time.
+//! When his first flight is complete he waits for a seat: until then he costs a socket and a few
+//! kilobytes. What he makes us compute has its turn: our key exchange and signature, and whatever
+//! else his bytes lead to.
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use rustls::server::Acceptor;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::connections::Presence;
 use super::proxy_protocol::Balancers;
 use crate::clock::Stopwatch;
-use crate::turns::{Overloaded, Turns};
+use crate::turns::{Overloaded, Turn, Turns};
 
 /// A handshake that keeps us waiting for longer is of nobody who wants to join. The time in line
 /// for a turn is ours, and is not counted; it has a bound of its own.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// What a peer may send until his first flight is complete, and until the handshake is. A hello with
-/// a post-quantum key share is below 2 KiB; the rest is a node's certificate.
+/// What a peer may send until his hello is complete, and until the handshake is. A hello with a
+/// post-quantum key share is below 2 KiB; the rest is a node's certificate.
 const HELLO_BYTES_MAX: usize = 8 * 1024;
 const HANDSHAKE_BYTES_MAX: usize = 32 * 1024;
+const RECORD_HEADER: u64 = 5;
+const HANDSHAKE: u8 = 22;
+const CLIENT_HELLO: u8 = 1;
 /// What he may send after it, as long as the connection lasts. A join is at most two messages of 32
 /// KiB. Whatever else he sends would be there to keep us busy: pings, settings, resets, headers that
 /// do not end.
@@ -54,33 +57,51 @@ pub(super) struct Handshakes {
     pub(super) tls: Arc<ServerConfig>,
     pub(super) balancers: Balancers,
     pub(super) turns: Arc<Turns>,
+    pub(super) seats: Arc<Turns>,
+}
+
+/// A connection, and the seat that it has.
+pub(super) struct Seated {
+    pub(super) stream: Box<TlsStream<Bounded<TcpStream>>>,
+    pub(super) seat: Turn,
 }
 
 impl Handshakes {
     /// Makes a connection; and says where it really comes from, also if it fails.
+    ///
+    /// Thousands may be in line for a seat. So nothing is there by then but the bytes of the hello;
+    /// TLS begins after it, in a box of its own.
     pub(super) async fn shake(
         &self,
         mut stream: TcpStream,
         peer: &mut SocketAddr,
         presence: &Presence,
-    ) -> Result<TlsStream<Bounded<TcpStream>>, Failed> {
+    ) -> Result<Seated, Failed> {
         let mut patience = Patience(HANDSHAKE_TIMEOUT);
-        *peer = patience.wait(self.balancers.peer_of(&mut stream, *peer)).await??;
-        let source = peer.ip();
-        presence.comes_from(source);
+        *peer = patience.wait(Box::pin(self.balancers.peer_of(&mut stream, *peer))).await??;
+        presence.comes_from(peer.ip());
+        let hello = patience.wait(Box::pin(hello(&mut stream))).await??;
 
-        let hello = LazyConfigAcceptor::new(
-            Acceptor::default(),
-            Bounded { inner: stream, left: HELLO_BYTES_MAX },
-        );
-        let hello = patience.wait(hello).await??;
+        let in_line = presence.handle().waits_for_us();
+        let seat = self.seats.turn(peer.ip()).await?;
+        presence.handle().is_seated();
+        drop(in_line);
+        let stream = Bounded { inner: stream, heard: hello, left: HANDSHAKE_BYTES_MAX };
+        let stream = Box::pin(self.finish(stream, peer.ip(), presence, patience)).await?;
+        Ok(Seated { stream, seat })
+    }
+
+    async fn finish(
+        &self,
+        stream: Bounded<TcpStream>,
+        source: IpAddr,
+        presence: &Presence,
+        mut patience: Patience,
+    ) -> Result<Box<TlsStream<Bounded<TcpStream>>>, Failed> {
         let in_line = presence.handle().waits_for_us();
         let turn = self.turns.turn(source).await?;
         // The key exchange and the signature are made here.
-        let mut shaking = hello.into_stream(Arc::clone(&self.tls));
-        if let Some(stream) = shaking.get_mut() {
-            stream.left = HANDSHAKE_BYTES_MAX;
-        }
+        let mut shaking = TlsAcceptor::from(Arc::clone(&self.tls)).accept(stream);
         let mut shaken = poll_once(&mut shaking).await;
         drop((turn, in_line));
 
@@ -97,8 +118,52 @@ impl Handshakes {
         let Poll::Ready(shaken) = shaken else { return Err(Failed::TooSlow) };
         let mut stream = shaken?;
         stream.get_mut().0.left = CONNECTION_BYTES_MAX;
-        Ok(stream)
+        Ok(Box::new(stream))
     }
+}
+
+/// Reads the records of a hello, or of what pretends to be one (RFC 8446 §4 and §5.1), and nothing
+/// after it.
+async fn hello(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let (mut heard, mut heard_of_hello) = (Vec::new(), 0);
+    let mut length_of_hello = None;
+    while length_of_hello.is_none_or(|length| heard_of_hello < length) {
+        let body = record(stream, &mut heard).await?;
+        if length_of_hello.is_none() {
+            let &[CLIENT_HELLO, high, middle, low, ..] = heard.get(body..).unwrap_or_default()
+            else {
+                return Err(not_a_hello());
+            };
+            let length = u32::from_be_bytes([0, high, middle, low]);
+            length_of_hello = Some(usize::try_from(length).unwrap_or(usize::MAX).saturating_add(4));
+        }
+        heard_of_hello += heard.len() - body;
+    }
+    heard.shrink_to_fit();
+    Ok(heard)
+}
+
+/// Adds a record, and says where its body begins.
+async fn record(stream: &mut TcpStream, heard: &mut Vec<u8>) -> io::Result<usize> {
+    let begins = heard.len();
+    stream.take(RECORD_HEADER).read_to_end(heard).await?;
+    let &[HANDSHAKE, _, _, high, low] = heard.get(begins..).unwrap_or_default() else {
+        return Err(not_a_hello());
+    };
+    let body = heard.len();
+    let length = u16::from_be_bytes([high, low]);
+    if length == 0 || body + usize::from(length) > HELLO_BYTES_MAX {
+        return Err(not_a_hello());
+    }
+    stream.take(length.into()).read_to_end(heard).await?;
+    if heard.len() < body + usize::from(length) {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(body)
+}
+
+fn not_a_hello() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "what the peer sends is not a TLS hello")
 }
 
 async fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
@@ -117,9 +182,10 @@ impl Patience {
     }
 }
 
-/// A stream of which only so much is read.
+/// A stream of which only so much is read. Some of it was heard before.
 pub(super) struct Bounded<S> {
     inner: S,
+    heard: Vec<u8>,
     left: usize,
 }
 
@@ -129,6 +195,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.heard.is_empty() {
+            let come = self.heard.len().min(buffer.remaining());
+            let rest = self.heard.split_off(come);
+            buffer.put_slice(&std::mem::replace(&mut self.heard, rest));
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.inner).poll_read(context, buffer);
         let came = buffer.filled().len().saturating_sub(before);
@@ -168,5 +240,84 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
 
     fn is_write_vectored(&self) -> bool {
         self.inner.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// What is made of these bytes, which come one write after the other.
+    async fn heard(writes: &[&[u8]]) -> io::Result<Vec<u8>> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let hearing = tokio::spawn(async move { hello(&mut stream).await });
+        for write in writes {
+            peer.write_all(write).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        drop(peer);
+        hearing.await.unwrap()
+    }
+
+    /// Records of these bodies.
+    fn records(bodies: &[&[u8]]) -> Vec<u8> {
+        let of = |body: &&[u8]| {
+            let length = u16::try_from(body.len()).unwrap().to_be_bytes();
+            [&[HANDSHAKE, 3, 1], &length[..], body].concat()
+        };
+        bodies.iter().flat_map(of).collect()
+    }
+
+    #[tokio::test]
+    async fn a_hello_is_heard_to_its_end_and_no_further() {
+        let whole = records(&[&[1, 0, 0, 3, b'a', b'b', b'c']]);
+        assert_eq!(heard(&[&whole]).await.unwrap(), whole);
+        assert_eq!(heard(&[&whole, b"more"]).await.unwrap(), whole);
+        let bytes: Vec<_> = whole.chunks(1).collect();
+        assert_eq!(heard(&bytes).await.unwrap(), whole);
+        let parts = records(&[&[1, 0, 0, 3], b"a", b"bc"]);
+        assert_eq!(heard(&[&parts, b"more"]).await.unwrap(), parts);
+        let longest = records(&[&[&[1, 0, 0x1f, 0xf7][..], &[0; 0x1ff7]].concat()]);
+        assert_eq!(longest.len(), HELLO_BYTES_MAX);
+        assert_eq!(heard(&[&longest]).await.unwrap(), longest);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_hello_is_not_waited_for() {
+        let first: &[u8] = &[&[1, 0, 0x20, 0][..], &[0; 4000]].concat();
+        let in_parts = [records(&[first]), vec![HANDSHAKE, 3, 1, 0x10, 0x60]].concat();
+        let refused: [&[u8]; 8] = [
+            b"GET / HTTP/1.1\r\n",
+            &[23, 3, 3, 0, 1, 0],
+            &[HANDSHAKE, 3, 1, 0, 0],
+            &[HANDSHAKE, 3],
+            &records(&[&[2, 0, 0, 1, 0]]),
+            &records(&[&[1, 0, 0]]),
+            &[HANDSHAKE, 3, 1, 0x1f, 0xfc],
+            &in_parts,
+        ];
+        for bytes in refused {
+            let error = heard(&[bytes]).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{bytes:?}");
+        }
+        let cut_off = heard(&[&[HANDSHAKE, 3, 1, 0, 7, 1, 0]]).await.unwrap_err();
+        assert_eq!(cut_off.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[tokio::test]
+    async fn what_was_heard_before_is_read_first_and_what_follows_is_bounded() {
+        let mut stream = Bounded { inner: &b"4567"[..], heard: b"123".to_vec(), left: 3 };
+        let (mut two, mut one) = ([0; 2], [0; 4]);
+        assert_eq!(stream.read(&mut two).await.unwrap(), 2);
+        assert_eq!(stream.read(&mut one).await.unwrap(), 1);
+        assert_eq!((&two, one[0]), (b"12", b'3'));
+        assert_eq!(stream.read(&mut two).await.unwrap(), 2);
+        assert_eq!((&two, stream.left), (b"45", 1));
+        stream.read(&mut two).await.unwrap_err();
     }
 }

@@ -11,13 +11,13 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 use tokio_rustls::server::TlsStream;
 use tonic::service::Routes;
 use tracing::{debug, warn};
 
 use super::connections::{Connections, Handle, Presence};
-use super::handshake::{Bounded, Failed, Handshakes};
+use super::handshake::{Bounded, Failed, Handshakes, Seated};
 use super::metrics::Metrics;
 use crate::proto::channel;
 use crate::turns::Showing;
@@ -26,6 +26,8 @@ use crate::turns::Showing;
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection serves one join; none takes longer.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(90);
+/// How often seats are taken from those who are slow.
+const SEATS_CLEARED_EVERY: Duration = Duration::from_millis(250);
 /// How long connections may finish when the server stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -66,9 +68,14 @@ pub(super) async fn serve(
 ) {
     let serving = Arc::new(serving);
     let mut tasks = JoinSet::new();
+    let mut clearing = interval(SEATS_CLEARED_EVERY);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
+            _ = clearing.tick() => {
+                serving.connections.clear_seats(serving.handshakes.seats.waiting());
+                continue;
+            }
             () = stopped(&mut stop) => break,
         };
         // Finished tasks leave nothing behind.
@@ -110,8 +117,9 @@ async fn serve_connection(
         return debug!(peer = %peer, error = %error, "the peer is gone");
     }
     let turns = &serving.handshakes.turns;
-    let stream = match serving.handshakes.shake(stream, &mut peer, &presence).await {
-        Ok(stream) => stream,
+    let Seated { stream, seat } = match serving.handshakes.shake(stream, &mut peer, &presence).await
+    {
+        Ok(seated) => seated,
         Err(failed) => {
             if !matches!(failed, Failed::Overloaded(_)) {
                 turns.note(peer.ip(), Showing::Worthless);
@@ -120,13 +128,14 @@ async fn serve_connection(
         }
     };
     let Some(connection) = describe(&stream, peer, presence.handle()) else { return };
-    let arrival = Arc::new(Arrival::new(presence.handle()));
-    let served = serve_http(stream, connection, &arrival, serving.routes.clone(), stop);
+    // In a box, for those who are in line for a seat.
+    let served = Box::pin(serve_http(stream, connection, serving.routes.clone(), stop));
     match timeout(CONNECTION_TIMEOUT, served).await {
         Ok(Ended::AskedNothing) => turns.note(peer.ip(), Showing::Worthless),
         Ok(Ended::Served) => {}
         Err(_) => debug!(peer = %peer, "connection timed out"),
     }
+    drop(seat);
 }
 
 fn describe<S>(stream: &TlsStream<S>, peer: SocketAddr, presence: Handle) -> Option<Connection> {
@@ -144,9 +153,8 @@ enum Ended {
 }
 
 async fn serve_http(
-    stream: TlsStream<Bounded<TcpStream>>,
+    stream: Box<TlsStream<Bounded<TcpStream>>>,
     connection: Connection,
-    arrival: &Arc<Arrival>,
     routes: Routes,
     mut stop: watch::Receiver<bool>,
 ) -> Ended {
@@ -163,7 +171,8 @@ async fn serve_http(
         .keep_alive_interval(Some(Duration::from_secs(10)))
         .keep_alive_timeout(Duration::from_secs(5));
     let peer = connection.peer;
-    let service = WithConnection { routes, connection, arrival: Arc::clone(arrival) };
+    let arrival = Arc::new(Arrival::default());
+    let service = WithConnection { routes, connection, arrival: Arc::clone(&arrival) };
     let serving = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut serving = std::pin::pin!(serving);
     let result = tokio::select! {
@@ -221,21 +230,16 @@ impl tower_service::Service<http::Request<hyper::body::Incoming>> for WithConnec
 }
 
 /// A connection that has to show that it is worth its place.
+#[derive(Default)]
 struct Arrival {
-    presence: Handle,
     has_asked: AtomicBool,
     asked: Notify,
 }
 
 impl Arrival {
-    fn new(presence: Handle) -> Self {
-        Self { presence, has_asked: AtomicBool::new(false), asked: Notify::new() }
-    }
-
     /// A request came: whoever it is, he gets an answer.
     fn asks(&self) {
         self.has_asked.store(true, Ordering::SeqCst);
-        self.presence.asks();
         self.asked.notify_one();
     }
 

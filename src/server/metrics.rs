@@ -15,12 +15,11 @@ use prometheus_client::registry::{Metric, Registry};
 
 use super::exchange::Kind;
 use super::publisher::{Board, Status, TargetKey};
+use super::shared::Shared;
 use super::store_metrics::StoreMetrics;
-use super::turn_metrics::TurnCollector;
 use crate::aws::{CallCounts, CallStatistics};
 use crate::domain::{Lifetime, Timestamp};
 use crate::store::StoreStatistics;
-use crate::turns::{Places, Turns};
 
 /// Labels of a finished join or renewal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -136,7 +135,7 @@ impl Metrics {
     }
 
     /// Likewise, of a server that shares its time like this.
-    pub(super) fn with_turns(mut self, turns: Arc<Turns>, places: Arc<Places>) -> Self {
+    pub(super) fn with_shared(mut self, shared: Shared) -> Self {
         self.registry.register(
             "connections_refused",
             "Connections closed because there were too many",
@@ -147,7 +146,7 @@ impl Metrics {
             "Connections that kept the server waiting and were closed for others",
             self.connections_put_out.clone(),
         );
-        self.registry.register_collector(Box::new(TurnCollector { turns, places }));
+        self.registry.register_collector(Box::new(shared));
         self
     }
 

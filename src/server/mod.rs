@@ -25,6 +25,7 @@ mod reload;
 mod revocation;
 pub mod policy_directory;
 mod run;
+mod shared;
 mod space;
 mod store_metrics;
 mod start_error;
@@ -32,7 +33,6 @@ mod status;
 mod tasks;
 mod tls;
 mod tokens;
-mod turn_metrics;
 
 pub use audit_key::{UnusableAuditKey, audit_public_key_path};
 pub use authority::Backend;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -32,6 +32,7 @@ use super::proxy_protocol::Balancers;
 use super::publisher::{Board, TokenPublisher};
 use super::reload::{self, Reloader};
 use super::revocation::{self, Publisher};
+use super::shared::Shared;
 use super::space::{Space, free_bytes};
 use super::start_error::StartError;
 use super::tasks;
@@ -49,8 +50,11 @@ use crate::proto::join_service_server::JoinServiceServer;
 use crate::proto::node_service_server::NodeServiceServer;
 use crate::registry::Registry;
 use crate::store::{SqliteStore, Store};
-use crate::turns::{Places, Turns};
+use crate::turns::Turns;
 
+/// Connections that the kernel holds until they are accepted. Of a fleet that starts at once it drops
+/// those beyond, and each comes again after a second.
+const BACKLOG: u32 = 4096;
 /// How long tasks have to end; longer than open joins have.
 const STOP_TIMEOUT: Duration = Duration::from_secs(25);
 
@@ -137,6 +141,7 @@ struct Foundation {
     calls: Arc<CallStatistics>,
     ssm: Ssm,
     board: Arc<Board>,
+    seats: Arc<Turns>,
 }
 
 /// The sockets of a server.
@@ -167,7 +172,7 @@ async fn start_serving(
     empty: Option<AnswerSizes>,
 ) -> Result<Running, StartError> {
     let foundation = lay_foundation(&config, &clock).await?;
-    let listeners = open_listeners(&config, &foundation.data).await?;
+    let listeners = open_listeners(&config, &foundation.data)?;
     let own =
         tasks::listener_identity(&foundation.authorities, foundation.data.trust_domain(), &clock)
             .map_err(StartError::ListenerCertificate)?;
@@ -249,12 +254,9 @@ async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, St
     let policies = policies::load(config, &vocabulary, clock)?;
     policies::keep(&registry, &policies).await?;
     let board = Arc::new(Board::new(clock.clone()));
-    // As many as compute at once; more would only take turns in another order.
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let turns = Arc::new(Turns::new(processors, config.connections_max / 2));
-    let places = Arc::new(Places::default());
+    let shared = Shared::new(config.connections_max);
     let metrics = Metrics::new(Arc::clone(&calls), Arc::clone(&board), statistics);
-    let metrics = Arc::new(metrics.with_turns(Arc::clone(&turns), Arc::clone(&places)));
+    let metrics = Arc::new(metrics.with_shared(shared.clone()));
     metrics.policies.set(i64::try_from(policies.len()).unwrap_or(i64::MAX));
     let (authorities, authority) = authority::open(config, &data, store.as_ref(), clock).await?;
     authority.check().await?;
@@ -271,8 +273,8 @@ async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, St
         trust_domain: data.trust_domain().clone(),
         reserved_names: config.dns_names.clone(),
         join_root: authorities.join_root.certificate().clone(),
-        turns,
-        places,
+        turns: shared.turns,
+        places: shared.places,
     });
     let reloader = Arc::new(Reloader {
         joins: Arc::clone(&joins),
@@ -297,6 +299,7 @@ async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, St
         calls,
         ssm,
         board,
+        seats: shared.seats,
     })
 }
 
@@ -328,15 +331,15 @@ fn reach(
     made.map_err(StartError::Cloud)
 }
 
-async fn open_listeners(config: &Config, data: &DataDirectory) -> Result<Listeners, StartError> {
+fn open_listeners(config: &Config, data: &DataDirectory) -> Result<Listeners, StartError> {
     let socket = socket_path(data.path());
     let local = local::bind(&socket)
         .map_err(|error| StartError::Listen { address: socket.display().to_string(), error })?;
     Ok(Listeners {
-        join: bind(config.listen).await?,
-        diagnostics: bind(config.diagnostics_listen).await?,
+        join: bind(config.listen)?,
+        diagnostics: bind(config.diagnostics_listen)?,
         crl: match config.crl_listen {
-            Some(address) => Some(bind(address).await?),
+            Some(address) => Some(bind(address)?),
             None => None,
         },
         local,
@@ -362,7 +365,7 @@ async fn spawn_services(
     let put_out = metrics.connections_put_out.clone();
     let serving = Serving {
         connections: Arc::new(Connections::new(limits, Arc::clone(&turns), put_out)),
-        handshakes: Handshakes { tls, balancers, turns },
+        handshakes: Handshakes { tls, balancers, turns, seats: Arc::clone(&foundation.seats) },
         routes: served,
         metrics: Arc::clone(metrics),
     };
@@ -466,9 +469,13 @@ async fn routes(foundation: &Foundation, fips_wanted: bool) -> Routes {
     Routes::new(join).add_service(node).add_service(health_service).prepare()
 }
 
-async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
     let failed = |error| StartError::Listen { address: address.to_string(), error };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let socket = socket.map_err(failed)?;
+    socket.set_reuseaddr(true).map_err(failed)?;
+    socket.bind(address).map_err(failed)?;
+    let listener = socket.listen(BACKLOG).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
 }

@@ -33,12 +33,17 @@ impl<K: Copy + Ord + Hash> Crowding<K> {
 
     /// Who has the most for its weight.
     pub fn heaviest(&self) -> Option<K> {
-        self.order.last().map(|(_, party)| *party)
+        self.heaviest_first().next()
     }
 
     /// How much that is: to compare with others.
     pub fn heaviest_load(&self) -> u64 {
         self.order.last().map_or(0, |(load, _)| *load)
+    }
+
+    /// All of them, the heaviest first.
+    pub fn heaviest_first(&self) -> impl Iterator<Item = K> {
+        self.order.iter().rev().map(|(_, party)| *party)
     }
 
     /// How many parties have anything.

@@ -151,6 +151,11 @@ impl<K: Copy + Ord + Hash, T> FairQueue<K, T> {
         self.waiting
     }
 
+    /// How many are served.
+    pub(super) fn served(&self) -> usize {
+        self.served
+    }
+
     /// Changes a flow, and puts it where it belongs then. A flow that is not known is new.
     fn change<R>(&mut self, key: K, change: impl FnOnce(&mut Flow<T>) -> R) -> R {
         let mut flow = self.flows.remove(&key).unwrap_or_else(|| {

@@ -1,6 +1,6 @@
-//! Who is served when there is more to do than can be done. Two scarce things are shared: time on
-//! the processor before anybody has proven anything (`Turns`, by source network), and places for
-//! joins that wait for others (`Places`, by account).
+//! Who is served when there is more to do than can be done. Three scarce things are shared: seats
+//! for connections, and time on the processor before anybody has proven anything (both are `Turns`,
+//! by source network), and places for joins that wait for others (`Places`, by account).
 //!
 //! Nobody has a limit of his own. A fleet of thousands may stand behind one address, and alone it
 //! gets everything; only when others wait too is there a share, and what a network has shown lately
@@ -33,21 +33,39 @@ pub use weights::{Showing, Standing, Weight};
 use crate::clock::Stopwatch;
 use crate::domain::Network;
 
-/// How long anybody waits for a turn: half of what our agent waits for a connection. Longer is no use
-/// to a node, whose own patience ends.
-const WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long anybody waits for a turn on the processor, and for a seat. Our agent waits ten seconds
+/// for a connection; longer is no use to a node, whose own patience ends.
+const TURN_WAIT_MAX: Duration = Duration::from_secs(5);
+const SEAT_WAIT_MAX: Duration = Duration::from_secs(8);
 /// Networks in debt that are remembered while others wait.
 const IN_DEBT: usize = 4096;
 /// What a turn takes, as long as nobody knows better.
 const TURN_AT_FIRST: Duration = Duration::from_micros(200);
 
-/// Turns on the processor, shared by source network.
+/// Turns on something scarce, shared by source network.
 pub struct Turns {
     queue: Mutex<FairQueue<Network, oneshot::Sender<Turn>>>,
-    weights: Weights,
+    weights: Arc<Weights>,
+    of: Of,
     /// How long a turn takes from its grant to its end, lately, in nanoseconds.
     turn_takes: AtomicU64,
     counts: Counts,
+}
+
+/// What is scarce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Processor,
+    Seats,
+}
+
+impl Of {
+    const fn wait_max(self) -> Duration {
+        match self {
+            Self::Processor => TURN_WAIT_MAX,
+            Self::Seats => SEAT_WAIT_MAX,
+        }
+    }
 }
 
 /// What has been, since the start.
@@ -59,19 +77,30 @@ struct Counts {
 }
 
 impl Turns {
-    /// So many turns at once, for so many who wait.
+    /// So many turns on the processor at once, for so many who wait.
     pub fn new(at_once: usize, waiting: usize) -> Self {
+        Self::with_weights(Of::Processor, at_once, waiting, Arc::default())
+    }
+
+    /// So many seats, for so many who wait. What a network weighs here it weighs there.
+    #[must_use]
+    pub fn seats(&self, seats: usize, waiting: usize) -> Self {
+        Self::with_weights(Of::Seats, seats, waiting, Arc::clone(&self.weights))
+    }
+
+    fn with_weights(of: Of, at_once: usize, waiting: usize, weights: Arc<Weights>) -> Self {
         let bounds = Bounds { at_once: at_once.max(1), waiting: waiting.max(1), in_debt: IN_DEBT };
         Self {
             queue: Mutex::new(FairQueue::new(bounds)),
-            weights: Weights::default(),
+            weights,
+            of,
             turn_takes: AtomicU64::new(nanoseconds(TURN_AT_FIRST)),
             counts: Counts::default(),
         }
     }
 
-    /// Waits for a turn. Whoever has it may use a processor until he drops it, and waits for nobody
-    /// meanwhile.
+    /// Waits for a turn, which lasts until it is dropped. Whoever has one on the processor waits for
+    /// nobody meanwhile.
     pub async fn turn(self: &Arc<Self>, source: IpAddr) -> Result<Turn, Overloaded> {
         self.turn_of(Network::of(source)).await
     }
@@ -83,15 +112,17 @@ impl Turns {
         let mut in_line = InLine { turns: self, network, number: Some(number) };
         self.call();
         let turn = match called.try_recv() {
-            // Whoever is called at once lets everybody speak up who is ready to. Otherwise no two
-            // would ever be in line together: a task that computes is not interrupted, so each would
-            // find the line empty, and the order would be that of the scheduler.
             Ok(turn) => {
-                tokio::task::yield_now().await;
+                // Whoever may compute at once lets everybody speak up who is ready to. Otherwise no
+                // two would ever be in line together: a task that computes is not interrupted, so
+                // each would find the line empty, and the order would be that of the scheduler.
+                if self.of == Of::Processor {
+                    tokio::task::yield_now().await;
+                }
                 Ok(turn)
             }
             Err(TryRecvError::Closed) => Err(Reason::Crowded),
-            Err(TryRecvError::Empty) => match timeout(WAIT_MAX, called).await {
+            Err(TryRecvError::Empty) => match timeout(self.of.wait_max(), called).await {
                 Ok(Ok(turn)) => Ok(turn),
                 Ok(Err(_)) => Err(Reason::Crowded),
                 Err(_) => Err(Reason::Waited),
@@ -110,7 +141,7 @@ impl Turns {
     /// Says so if a turn would not come in time: for those who have not begun yet.
     pub fn expect(&self, source: IpAddr) -> Result<(), Overloaded> {
         match self.expected_wait(Network::of(source)) {
-            wait if wait > WAIT_MAX => Err(self.overloaded(Reason::Expected, wait)),
+            wait if wait > self.of.wait_max() => Err(self.overloaded(Reason::Expected, wait)),
             _ => Ok(()),
         }
     }
@@ -128,6 +159,11 @@ impl Turns {
     /// How many wait for a turn.
     pub fn waiting(&self) -> usize {
         self.queue().waiting()
+    }
+
+    /// How many have one.
+    pub fn taken(&self) -> usize {
+        self.queue().served()
     }
 
     /// Turns since the start, by the standing of those who had them.
