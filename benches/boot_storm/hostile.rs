@@ -1,5 +1,6 @@
 //! Strangers: they finish their handshakes and send garbage, or the genuine document of an account
-//! that nobody lists, or they never finish. All come from one network, and at once again.
+//! that nobody lists, or they never finish. All come from one network, and at once again. Nodes go
+//! before them on this program's processor: the strangers' own work is not what is measured.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use muster::client::{Attester, Challenged, Connection, Contact, JoinError, Request};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
-use tokio::task::JoinSet;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::node::Node;
 use crate::site::Server;
@@ -23,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// A crowd that goes on until it is dropped.
 pub(crate) struct Crowd {
-    _strangers: JoinSet<()>,
+    runtime: Option<Runtime>,
     came: Arc<AtomicU64>,
 }
 
@@ -31,11 +32,19 @@ impl Crowd {
     /// Starts `many` strangers, a third of each kind.
     pub(crate) fn gather(many: usize, nodes: &[Arc<Node>], server: &Arc<Server>) -> Self {
         let came = Arc::<AtomicU64>::default();
-        let mut strangers = JoinSet::new();
+        let behind_nodes = || {
+            rustix::process::nice(19).unwrap();
+        };
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .on_thread_start(behind_nodes)
+            .enable_all()
+            .build()
+            .unwrap();
         for number in 0..many {
             let (server, came) = (Arc::clone(server), Arc::clone(&came));
             let node = Arc::clone(&nodes[number % nodes.len()]);
-            strangers.spawn(async move {
+            runtime.spawn(async move {
                 loop {
                     came.fetch_add(1, Ordering::Relaxed);
                     match number % 3 {
@@ -46,12 +55,20 @@ impl Crowd {
                 }
             });
         }
-        Self { _strangers: strangers, came }
+        Self { runtime: Some(runtime), came }
     }
 
     /// How many connections it has made.
     pub(crate) fn came(&self) -> u64 {
         self.came.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

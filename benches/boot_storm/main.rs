@@ -25,6 +25,7 @@
     reason = "a benchmark: what cannot be measured ends it"
 )]
 
+mod cores;
 mod figures;
 mod hostile;
 mod known;
@@ -44,6 +45,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use cores::Apart;
 use figures::{Figures, Outcome};
 use hostile::Crowd;
 use node::Node;
@@ -122,7 +124,8 @@ async fn measure(options: &Options) {
         all.push(figures);
     };
     let all_at_once = options.at_once.unwrap_or(options.instances);
-    let document = Run { name: "document-only", at_once: all_at_once, with_proof: false };
+    let document =
+        Run { name: "document-only", at_once: all_at_once, with_proof: false, apart: false };
     if options.baseline || options.document_only {
         let (figures, sizes) = storm.breaks(document, Behind::Joins, 0).await;
         done(figures);
@@ -136,7 +139,7 @@ async fn measure(options: &Options) {
         done(storm.breaks(run, Behind::Joins, 0).await.0);
     }
     if let Some(percent) = options.hostile {
-        let calm = Run { name: "calm", at_once: AT_ONCE_IN_A_CROWD, with_proof: false };
+        let calm = Run { name: "calm", at_once: AT_ONCE_IN_A_CROWD, apart: true, ..document };
         done(storm.breaks(calm, Behind::Joins, 0).await.0);
         let strangers = AT_ONCE_IN_A_CROWD * percent / (100 - percent);
         let run = Run { name: "hostile", ..calm };
@@ -170,6 +173,8 @@ struct Run {
     name: &'static str,
     at_once: usize,
     with_proof: bool,
+    /// The server on a core of its own.
+    apart: bool,
 }
 
 /// What stands behind the listener.
@@ -207,6 +212,7 @@ impl Storm {
             Behind::Nobody(sizes) => Server::baseline(&self.cloud, data.path(), sizes),
             Behind::Registry(known) => self.server_that_knows(known, data.path()).await,
         });
+        let _apart = run.apart.then(|| Apart::from(server.id()));
         let crowd = Crowd::gather(strangers, &self.strangers, &server);
         if strangers > 0 {
             tokio::time::sleep(Duration::from_secs(2)).await;

@@ -180,13 +180,18 @@ impl Server {
         process.wait().unwrap();
     }
 
+    /// The id of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.process().id()
+    }
+
     fn process(&self) -> MutexGuard<'_, Child> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What it has used of the machine until now.
     pub(crate) fn usage(&self) -> Usage {
-        let id = self.process().id();
+        let id = self.id();
         let commits = self.metric("muster_store_commits_total");
         Usage { cpu_seconds: cpu_seconds(id), peak_mib: peak_mib(id), commits }
     }

@@ -36,7 +36,7 @@ use crate::domain::Network;
 /// How long anybody waits for a turn on the processor, and for a seat. Our agent waits ten seconds
 /// for a connection; longer is no use to a node, whose own patience ends.
 const TURN_WAIT_MAX: Duration = Duration::from_secs(5);
-const SEAT_WAIT_MAX: Duration = Duration::from_secs(8);
+const SEAT_WAIT_MAX: Duration = Duration::from_secs(9);
 /// Networks in debt that are remembered while others wait.
 const IN_DEBT: usize = 4096;
 /// What a turn takes, as long as nobody knows better.
