@@ -126,7 +126,8 @@ async fn measure(options: &Options) {
     let all_at_once = options.at_once.unwrap_or(options.instances);
     let document =
         Run { name: "document-only", at_once: all_at_once, with_proof: false, apart: false };
-    if options.baseline || options.document_only {
+    // What is measured against it is measured with it, in the same run.
+    if options.baseline || options.document_only || options.known.is_some() {
         let (figures, sizes) = storm.breaks(document, Behind::Joins, 0).await;
         done(figures);
         if options.baseline {

@@ -3,6 +3,7 @@
 
 mod armour;
 mod ber;
+mod bucket;
 mod call;
 mod cms;
 mod credentials;
@@ -19,6 +20,7 @@ mod sts;
 
 pub use armour::{InvalidArmour, message_of_text};
 pub use ber::InvalidBer;
+pub use bucket::{Bucket, Rate};
 pub use call::{CallCounts, CallFailed, CallStatistics, Failure};
 pub use cms::{InvalidSignedData, MAX_SIGNED_DATA_BYTES, SignedContent, verify_signed_data};
 pub use credentials::{OwnCredentials, UnusableCredentials};

@@ -11,11 +11,11 @@ use moka::future::Cache;
 use tokio::time::Instant;
 
 use super::answer::{self, Descriptions, NotAnswered, Reply};
-use super::bucket::Bucket;
 use super::{LookUpBy, Place, Scope};
 use crate::aws::credentials::{OwnCredentials, RoleRequest, RoleSessions};
 use crate::aws::{
-    AnswerLimits, AwsHttp, CallFailed, CallStatistics, Endpoints, Failure, Service, sigv4,
+    AnswerLimits, AwsHttp, Bucket, CallFailed, CallStatistics, Endpoints, Failure, Rate, Service,
+    sigv4,
 };
 use crate::clock::Clock;
 use crate::domain::InstanceId;
@@ -29,6 +29,8 @@ const SESSION_POLICY: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"
 const THROTTLED_AGAIN: u32 = 2;
 /// The most pages of one question. 200 values fit on one; a few empty ones may come before it.
 const PAGES_MAX: usize = 10;
+/// AWS's bucket for calls by id, which it counts for each account and region.
+const RATE: Rate = Rate { capacity: 50.0, refill: 10.0 };
 /// The most buckets that are kept, and for how long: longer than one takes to fill.
 const BUCKETS_MAX: u64 = 10_000;
 const BUCKET_IDLE: Duration = Duration::from_mins(10);
@@ -150,7 +152,7 @@ impl Caller {
     }
 
     async fn bucket(&self, place: &Place) -> Arc<Bucket> {
-        let new = async { Arc::new(Bucket::new()) };
+        let new = async { Arc::new(Bucket::new(RATE)) };
         self.buckets.entry_by_ref(place).or_insert_with(new).await.into_value()
     }
 

@@ -5,7 +5,6 @@
 
 mod answer;
 mod batch;
-mod bucket;
 mod describe;
 mod xml;
 

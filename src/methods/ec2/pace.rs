@@ -2,19 +2,17 @@
 //! here for some milliseconds and not, told off by STS, for seconds.
 
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use moka::sync::Cache;
-use tokio::time::Instant;
 
 use super::budget::Account;
+use crate::aws::{Bucket, Rate};
 
 /// STS takes 600 requests a second of one account in one region (IAM and STS quotas), and others of
 /// that account ask it, too.
-const SPACING: Duration = Duration::from_nanos(1_000_000_000 / 550);
-/// How many may go at once after a pause.
-const AHEAD: u32 = 50;
+const RATE: Rate = Rate { capacity: 50.0, refill: 550.0 };
 /// How many accounts and regions are told apart, and for how long after the last request.
 const REMEMBERED: u64 = 100_000;
 const IDLE: Duration = Duration::from_mins(1);
@@ -27,7 +25,7 @@ pub(super) struct Asked {
 }
 
 /// The pace of every account in every region.
-pub(super) struct Pace(Cache<Asked, Arc<Mutex<Instant>>>);
+pub(super) struct Pace(Cache<Asked, Arc<Bucket>>);
 
 impl Default for Pace {
     fn default() -> Self {
@@ -39,22 +37,14 @@ impl Pace {
     /// Waits for the next step. Whoever asks has a place among those who may ask STS at a time, and
     /// there are few of one account: so the wait is as many steps at most.
     pub(super) async fn step(&self, asked: Asked) {
-        let due = self.0.get_with(asked, || Arc::new(Mutex::new(Instant::now())));
-        tokio::time::sleep_until(next(&due)).await;
+        self.0.get_with(asked, || Arc::new(Bucket::new(RATE))).wait().await;
     }
-}
-
-fn next(due: &Mutex<Instant>) -> Instant {
-    let now = Instant::now();
-    let mut due = due.lock().unwrap_or_else(PoisonError::into_inner);
-    let earliest = now.checked_sub(AHEAD * SPACING).unwrap_or(now);
-    let turn = (*due).max(earliest);
-    *due = turn + SPACING;
-    turn
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
 
     fn asked(account: &str, region: &str) -> Asked {
@@ -79,7 +69,7 @@ mod tests {
         // After a pause some go at once.
         tokio::time::advance(Duration::from_secs(5)).await;
         let begun = Instant::now();
-        for _ in 0..=AHEAD {
+        for _ in 0..50 {
             pace.step(asked("111122223333", "us-west-2")).await;
         }
         assert!(begun.elapsed() < Duration::from_millis(5));
