@@ -62,3 +62,44 @@ impl TimeGuard {
         Ok(now)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_unix_seconds(1_800_000_000);
+
+    fn seconds(count: u32) -> Lifetime {
+        Lifetime::from_seconds(count)
+    }
+
+    // T53: to the second, as the operator reads it.
+    #[test]
+    fn a_minute_back_is_a_correction_and_a_second_more_is_a_jump() {
+        let guard = TimeGuard::new(NOW);
+        assert!(!guard.see(NOW.minus(seconds(60))));
+        assert!(guard.see(NOW.minus(seconds(61))));
+        assert_eq!(guard.latest(), NOW, "what was seen stays seen");
+        assert!(guard.check(NOW.minus(seconds(60))).is_ok());
+        assert!(guard.check(NOW.minus(seconds(61))).is_err());
+        // Time that goes on moves the bound along.
+        let later = NOW.plus(seconds(100));
+        assert!(!guard.see(later));
+        assert_eq!(guard.latest(), later);
+        assert!(guard.see(NOW));
+    }
+
+    #[test]
+    fn two_minutes_from_the_clouds_clock_are_borne_in_both_directions() {
+        let guard = TimeGuard::new(NOW);
+        for (ahead, is_borne) in [(0, true), (120, true), (-120, true), (121, false), (-121, false)]
+        {
+            guard.compare(Some(ahead));
+            assert_eq!(guard.apart(), (!is_borne).then_some(ahead), "{ahead}");
+            assert_eq!(guard.check_apart().is_ok(), is_borne, "{ahead}");
+        }
+        // Nobody knows any more: that is no reason to refuse for ever.
+        guard.compare(None);
+        assert!(guard.check_apart().is_ok());
+    }
+}
