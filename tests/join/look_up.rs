@@ -120,6 +120,22 @@ async fn a_document_from_before_the_last_start_is_refused() {
     assert_eq!(code(&cloud).await, None);
 }
 
+// K2: the start by EC2's word may be two minutes after that by the document, and not a second more.
+#[tokio::test]
+async fn a_document_may_be_two_minutes_older_than_the_start() {
+    let cloud = Cloud::new().await;
+    cloud.later(Lifetime::from_hours(1));
+    let started = cloud.world.clock.now();
+    assert!(cloud.simulator.restart(&WORKER.parse().unwrap(), started));
+    for (seconds, expected) in [(121, Some(Code::EpochStale)), (120, None)] {
+        let mut node = cloud.node(WORKER);
+        node.instance.pending_time = started.minus(Lifetime::from_seconds(seconds));
+        node.document = cloud.simulator.document(&node.instance).unwrap();
+        let answer = cloud.send(&node, &cloud.honest(&node, "seen")).await;
+        assert_eq!(answer.err().map(|refusal| refusal.recorded), expected, "{seconds}");
+    }
+}
+
 // K2, I4: what was seen once is remembered: the old document does not get in by a policy that does not
 // look, and the sight of it is a record.
 #[tokio::test]

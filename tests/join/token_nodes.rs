@@ -97,6 +97,30 @@ async fn a_node_comes_back_by_its_key_where_its_policy_lets_it() {
     assert_eq!(tokens.refused(None, &new_key()).await, Code::TokenUnknown);
 }
 
+// To the second: the certificate is repeated until its end, and then the policy's time runs.
+#[tokio::test]
+async fn the_time_to_come_back_has_a_last_second() {
+    let (week, second) = (Lifetime::from_days(7), Lifetime::from_seconds(1));
+    for (is_past_end, is_past_week) in [(false, false), (true, false), (true, true)] {
+        let tokens = Tokens::new();
+        let secret = tokens.token("once", |_| ()).await;
+        let key = new_key();
+        let first = tokens.admitted(Some(&secret), &key).await;
+        tokens.pass(first.order.not_after.since(tokens.now()));
+        if is_past_end {
+            tokens.pass(week);
+        }
+        if is_past_week {
+            tokens.pass(second);
+            assert_eq!(tokens.refused(None, &key).await, Code::ComeBackRefused);
+        } else {
+            let back = tokens.admitted(None, &key).await;
+            assert_eq!(back.enrollment.come_backs, u32::from(is_past_end));
+            assert_eq!(serial(&back) == serial(&first), !is_past_end);
+        }
+    }
+}
+
 #[tokio::test]
 async fn nobody_comes_back_unless_the_policy_says_so() {
     let tokens = Tokens::new();
