@@ -375,3 +375,17 @@ fn an_age_is_judged_at_joins_and_not_again() {
         assert_eq!(old().joins_as(&set, "web", renewal()).is_ok(), is_admitted, "{age}");
     }
 }
+
+// Whom a new set ends is told by what step 2 would say, of the policy and the method that a node has.
+#[test]
+fn whether_a_policy_may_still_admit_is_what_matching_says() {
+    let set = set(&[ACCOUNTS, &policy(EVERY_FIELD)]);
+    let may = |policy: &str, method: &str, node: &Node| {
+        set.may_admit(policy, method, &node.values, node.epoch, now())
+    };
+    assert!(may("web", "ec2", &worker()), "what is not known yet ends nobody");
+    assert!(!may("web", "token", &worker()));
+    assert!(!may("batch", "ec2", &worker()));
+    assert!(!may("web", "ec2", &worker().claiming("account_id", "999988887777")));
+    assert!(!may("web", "ec2", &worker().claiming("image_id", "ami-0bbbbbbbbbbbbbbb1")));
+}
