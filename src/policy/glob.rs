@@ -155,6 +155,9 @@ mod tests {
         assert!(!glob("web-*").covers(&glob("web-a/*")));
         assert!(!glob("web-*").may_meet(&glob("db-*")));
         assert!(glob("web-*").may_meet(&glob("*-db")));
+        // Of a name without a star it is known exactly.
+        assert!(!glob("web-*").may_meet(&glob("web-a/b")));
+        assert!(!glob("web-a/b").may_meet(&glob("web-*")));
     }
 
     /// The obvious definition, slow.
