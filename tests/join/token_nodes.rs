@@ -97,6 +97,28 @@ async fn a_node_comes_back_by_its_key_where_its_policy_lets_it() {
     assert_eq!(tokens.refused(None, &new_key()).await, Code::TokenUnknown);
 }
 
+// I5, T8: a node that asks again with its own token is the one that it was used for; with another token it
+// uses that one.
+#[tokio::test]
+async fn a_node_uses_its_token_once_and_another_token_too() {
+    let tokens = Tokens::new();
+    let long: Amend =
+        |token| token.expires_at = Some(token.created_at.plus(Lifetime::from_hours(20)));
+    let (own, other) = (tokens.token("own", long).await, tokens.token("other", long).await);
+    let key = new_key();
+    let first = tokens.admitted(Some(&own), &key).await;
+    // More than a third of its life is gone: it is ordered anew, not repeated.
+    tokens.pass(Lifetime::from_hours(5));
+    let second = tokens.admitted(Some(&own), &key).await;
+    assert_ne!(serial(&second), serial(&first));
+    assert_eq!(tokens.state(&own).await.uses, 1);
+    tokens.pass(Lifetime::from_hours(5));
+    let third = tokens.admitted(Some(&other), &key).await;
+    assert_ne!(serial(&third), serial(&second));
+    assert_eq!(tokens.state(&other).await.uses, 1);
+    assert_eq!(tokens.refused(Some(&other), &new_key()).await, Code::TokenExhausted);
+}
+
 // To the second: the certificate is repeated until its end, and then the policy's time runs.
 #[tokio::test]
 async fn the_time_to_come_back_has_a_last_second() {
