@@ -159,6 +159,23 @@ async fn a_renewal_without_a_proof_has_no_proof_to_inherit() {
     assert_eq!(events.last().unwrap().record.detail["change"], Change::Displace.as_str());
 }
 
+// K10: what a key has shown counts in its own run, and no more once an operator has forgotten it.
+#[tokio::test]
+async fn a_proof_of_before_is_none_of_now() {
+    let (cloud, node, first) = joined("document").await;
+    assert_eq!(first.enrollment.strength, Strength::Proof);
+    cloud.world.forget(&first).await;
+    let bound = cloud.world.admitted(&node, "document").await;
+    assert_eq!(bound.enrollment.strength, Strength::Document);
+
+    let (cloud, node, first) = joined("document").await;
+    assert_eq!(first.enrollment.strength, Strength::Proof);
+    let mut started = node.started_at(cloud.world.clock.now()).with_key_of(&node);
+    started.document = cloud.simulator.document(&started.instance).unwrap();
+    let woken = cloud.world.admitted(&started, "document").await;
+    assert_eq!(woken.enrollment.strength, Strength::Document);
+}
+
 // A node names its policy; it may not choose one that lets it put out the holder under another.
 #[tokio::test]
 async fn the_rejoin_of_another_policy_puts_nobody_out() {
