@@ -176,6 +176,10 @@ async fn a_stored_renewal_is_not_repeated_when_it_is_old() {
     let again = cloud.renewed(&node, &first, &key).await;
     assert_ne!(again.order.serial, renewed.order.serial);
     assert_eq!(again.order.public_key, renewed.order.public_key);
+    // The one that was lost is kept in mind until it ends, so that a lock reaches it.
+    let superseded = cloud.world.enrollment(&again).await.superseded;
+    let serials: Vec<_> = superseded.iter().map(|one| one.serial).collect();
+    assert_eq!(serials, [renewed.order.serial]);
     assert!(!cloud.is_locked().await);
 }
 
@@ -219,8 +223,14 @@ async fn a_certificate_renews_its_own_node_alone() {
 async fn another_certificate_of_the_same_serial_is_not_the_nodes() {
     let (cloud, node, first) = joined("proven").await;
     let forged = PresentedCertificate { fingerprint: "0".repeat(64), ..shown(&first) };
-    let renewal = cloud.renewal(&node, &forged, "proven", &new_key(), Proof::By(WORKER));
-    let refusal = cloud.world.joins.renew(renewal).await.unwrap_err();
+    let forgery = || cloud.renewal(&node, &forged, "proven", &new_key(), Proof::By(WORKER));
+    let refusal = cloud.world.joins.renew(forgery()).await.unwrap_err();
+    assert_eq!(refusal.code, Code::CloneSuspected);
+    // Nor when that serial is an earlier one, of a key that is still in use.
+    cloud.later(Lifetime::from_hours(5));
+    let again = cloud.admitted(&node, "proven").await;
+    assert_ne!(again.order.serial, first.order.serial);
+    let refusal = cloud.world.joins.renew(forgery()).await.unwrap_err();
     assert_eq!(refusal.code, Code::CloneSuspected);
 }
 
@@ -392,8 +402,17 @@ async fn a_join_with_the_key_in_use_drops_the_next_one() {
     cloud.later(Lifetime::from_hours(13));
     let joined = cloud.admitted(&node, "proven").await;
     assert!(cloud.world.enrollment(&joined).await.next.is_none());
-    let code = cloud.renewal_refused(&node, &joined, &key, Proof::By(WORKER)).await;
-    assert_eq!(code, Code::KeyInUse);
+    // The agent is told to make another key, and not that it has a copy of somebody's.
+    let own = cloud.renewal(&node, &shown(&joined), "proven", &key, Proof::By(WORKER));
+    let refusal = cloud.world.joins.renew(own).await.unwrap_err();
+    assert_eq!(refusal.recorded, Code::KeyInUse);
+    assert!(refusal.hint.unwrap().contains("was given up"));
+    let other = cloud.node(OTHER_WORKER);
+    let others = cloud.admitted(&other, "proven").await;
+    let theirs = cloud.renewal(&other, &shown(&others), "proven", &key, Proof::By(OTHER_WORKER));
+    let refusal = cloud.world.joins.renew(theirs).await.unwrap_err();
+    assert_eq!(refusal.recorded, Code::KeyInUse);
+    assert!(refusal.hint.unwrap().contains("another instance"));
     cloud.renewed(&node, &joined, &new_key()).await;
     assert!(!cloud.is_locked().await);
 }
@@ -450,18 +469,23 @@ async fn a_policy_may_let_a_silent_node_back_in() {
         cloud.world.code_of(&refusal).await
     };
     // The renewal is due after 8 h; until half an hour later the holder may be alive.
-    cloud.later(Lifetime::from_minutes(8 * 60 + 29));
+    cloud.later(Lifetime::from_minutes(8 * 60 + 30));
     assert_eq!(refused().await, Code::EnrollmentConflict);
-    cloud.later(Lifetime::from_minutes(2));
+    cloud.later(Lifetime::from_seconds(1));
     let back = cloud.admitted(&replaced, "proven").await;
     assert_eq!(back.enrollment.rejoins, 1);
     let events = cloud.world.records(Class::Security).await;
     let event = &events.last().unwrap().record;
     assert_eq!(event.detail["change"], Change::Rejoin.as_str());
     assert_eq!(event.detail["bound_key"], first.order.public_key.digest().to_string());
-    // The limit is for the run.
+    // The limit is for the run: no renewal gives it back, and a later start does.
+    let renewed = cloud.renewed(&replaced, &back, &new_key()).await;
+    assert_eq!(renewed.enrollment.rejoins, 1);
     cloud.later(Lifetime::from_hours(9));
     assert_eq!(refused().await, Code::EnrollmentConflict);
+    let mut started = replaced.started_at(cloud.world.clock.now());
+    started.document = cloud.simulator.document(&started.instance).unwrap();
+    assert_eq!(cloud.admitted(&started, "proven").await.enrollment.rejoins, 0);
 }
 
 // T53, N10: a clock that jumps back issues nothing, and says so.
