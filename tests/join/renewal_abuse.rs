@@ -132,12 +132,10 @@ async fn certificates_of_one_node_have_a_bound() {
         Code::TooManyCertificates
     );
     cloud.later(Lifetime::from_hours(1));
-    cloud
-        .world
-        .joins
-        .renew(cloud.renewal(&node, &shown(last), "document", &key, Proof::None))
-        .await
-        .unwrap();
+    let renewal = cloud.renewal(&node, &shown(last), "document", &key, Proof::None);
+    let renewed = cloud.world.joins.renew(renewal).await.unwrap();
+    // What has ended is kept in mind no longer; the one that this one follows has just been given up.
+    assert_eq!(cloud.world.enrollment(&renewed).await.superseded.len(), 1);
 }
 
 // K10 after a renewal: a key that came without a proof is displaced by the node's, whatever the key
