@@ -115,8 +115,12 @@ impl Tree {
         if start.attributes().any(|attribute| attribute.is_err()) {
             return Err(InvalidDescriptions("broken XML"));
         }
-        if self.open.last().is_some_and(|parent| !parent.text.trim().is_empty()) {
-            return Err(InvalidDescriptions("text beside elements"));
+        if let Some(parent) = self.open.last_mut() {
+            if !parent.text.trim().is_empty() {
+                return Err(InvalidDescriptions("text beside elements"));
+            }
+            // Blanks are looked at once, and not again before each of very many children.
+            parent.text.clear();
         }
         let name = start.name().as_ref().to_owned();
         self.open.push(Element { name, ..Element::default() });

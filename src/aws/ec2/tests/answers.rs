@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::fake::{HEAD, TAIL, instance};
 use super::*;
+use crate::clock::Stopwatch;
 
 fn wrapped(reservations: &str) -> String {
     format!("{HEAD}<reservationSet>{reservations}</reservationSet>{TAIL}")
@@ -162,6 +163,21 @@ fn bombs_end_at_their_bound() {
     assert!(parse(&"<a>".repeat(1_000_000)).is_err());
     assert!(parse_descriptions(&[0xff, 0xfe, 0x3c], &BTreeSet::new()).is_err());
     assert!(parse_descriptions(b"", &BTreeSet::new()).is_err());
+}
+
+// Before each child the blanks before the first were looked at again: minutes, for 2 MiB.
+#[test]
+fn blanks_before_very_many_children_are_looked_at_once() {
+    let stopwatch = Stopwatch::start();
+    let body = format!("<a>{}{}</a>", " ".repeat(16 * 1024), "<b/>".repeat(299_000));
+    assert!(parse(&body).is_err());
+    assert!(stopwatch.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn blanks_between_children_are_no_text() {
+    let blanks = format!("\n{}<item>", " ".repeat(10_000));
+    assert_eq!(parse(&good().replace("<item>", &blanks)).unwrap().found.len(), 1);
 }
 
 proptest! {
