@@ -7,10 +7,12 @@
     reason = "helpers of tests; clippy.toml allows it in test functions only"
 )]
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use muster::policy::{Import, import_teleport};
 use serde_json::{Value, json};
 
 const MUSTER: &str = env!("CARGO_BIN_EXE_muster");
@@ -245,4 +247,14 @@ fn a_file_is_written_whole_or_not_at_all() {
     assert!(!out.exists());
     assert_eq!(import(EC2, &arguments).0, Some(0));
     assert_eq!(import(EC2, &arguments).0, Some(2), "what is there is not overwritten");
+}
+
+// A name was looked for among all names of before, from the first number on: hours, for 1 MiB.
+#[test]
+fn very_many_documents_are_named_in_no_time() {
+    let mut import = Import::default();
+    import_teleport("tokens.yaml", &vec![BY_SECRET; 5_000].join("---\n"), &mut import);
+    let names: BTreeSet<_> = import.policies.iter().map(|policy| policy.name.as_str()).collect();
+    assert_eq!(names.len(), 5_000);
+    assert_eq!(import.policies.last().unwrap().name.as_str(), "imported-5000");
 }

@@ -4,6 +4,7 @@
 
 mod rule;
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::document::length;
@@ -16,6 +17,8 @@ use rule::{Rule, go_duration, look_up, write_until};
 const DEFAULT_TTL: Lifetime = Lifetime::from_minutes(5);
 /// What every document may have that changes nothing.
 const NO_MATTER: &[&str] = &["id", "revision"];
+/// The most policies that are named by number.
+const NUMBERED_MAX: usize = 10_000;
 
 /// What came of some documents.
 #[derive(Debug, Default)]
@@ -28,6 +31,28 @@ pub struct Import {
     pub losses: Vec<ImportNote>,
     /// What is said in another way, and what is left to do.
     pub notes: Vec<ImportNote>,
+    names: BTreeSet<PolicyName>,
+    /// The last number that a name was made of.
+    numbered: usize,
+}
+
+impl Import {
+    fn add(&mut self, policy: ImportedPolicy) {
+        self.names.insert(policy.name.clone());
+        self.policies.push(policy);
+    }
+
+    /// A name that no policy of the import has. A file can hold very many documents that need one.
+    fn free_name(&mut self) -> Option<PolicyName> {
+        while self.numbered < NUMBERED_MAX {
+            self.numbered += 1;
+            let name = format!("imported-{}", self.numbered).parse().ok()?;
+            if !self.names.contains(&name) {
+                return Some(name);
+            }
+        }
+        None
+    }
 }
 
 /// A policy that says what a document said.
@@ -173,7 +198,7 @@ impl<'n> Document<'n> {
         }
         let _infallible = write!(text, "  ec2:\n    fresh_proof: required\n{look_up}");
         import.losses.append(&mut losses);
-        import.policies.push(ImportedPolicy { name, text });
+        import.add(ImportedPolicy { name, text });
         Ok(())
     }
 
@@ -181,7 +206,8 @@ impl<'n> Document<'n> {
         let mut losses = self.other_keys(&["roles", "join_method"]);
         let roles = self.roles()?;
         let until = self.expires()?;
-        let name = free_name("imported", import)
+        let name = import
+            .free_name()
             .ok_or_else(|| NotCarried::at(self.node, "there are too many documents"))?;
         let mut text = self.head(&name, "token", &roles);
         text.push_str("    - tokens: any\n");
@@ -192,7 +218,7 @@ impl<'n> Document<'n> {
              tokens add --policy {name}` makes tokens for it"
         );
         import.notes.push(ImportNote { place: self.metadata.place.clone(), message });
-        import.policies.push(ImportedPolicy { name, text });
+        import.add(ImportedPolicy { name, text });
         Ok(())
     }
 
@@ -238,7 +264,7 @@ impl<'n> Document<'n> {
         let name: PolicyName = changed.parse().map_err(|error| {
             NotCarried::at(node, format!("`metadata.name` makes no name of a policy: {error}"))
         })?;
-        if import.policies.iter().any(|policy| policy.name == name) {
+        if import.names.contains(&name) {
             return Err(NotCarried::at(node, format!("there is a policy `{name}` already")));
         }
         if changed != written {
@@ -281,12 +307,6 @@ impl<'n> Document<'n> {
             Some(_) | None => &[],
         }
     }
-}
-
-/// A name that no policy of the import has.
-fn free_name(stem: &str, import: &Import) -> Option<PolicyName> {
-    let is_free = |name: &PolicyName| import.policies.iter().all(|policy| policy.name != *name);
-    (1..=10_000).filter_map(|number| format!("{stem}-{number}").parse().ok()).find(is_free)
 }
 
 fn entries(node: &Node) -> impl Iterator<Item = (&str, &Node)> {
