@@ -1,6 +1,6 @@
 //! Account sets: named lists of accounts of one partition, which may include each other.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::decode::{self, Keys};
@@ -60,7 +60,8 @@ impl AccountSets {
         }
         let message = format!("there is no AccountSet {}", quoted(name.as_str()));
         let known: Vec<&str> = self.by_name.keys().map(PolicyName::as_str).take(20).collect();
-        let near = decode::nearest(name.as_str(), self.by_name.keys().map(PolicyName::as_str));
+        let near =
+            decode::nearest(name.as_str(), self.by_name.keys().map(PolicyName::as_str), report);
         let expected = match near {
             Some(near) => format!("`{near}`?"),
             None if known.is_empty() => {
@@ -172,63 +173,85 @@ pub(super) fn account(node: &Node, report: &mut Report) -> Option<AccountId> {
     }
 }
 
-/// Resolves sets whose inclusions are resolved until none is left; what is left includes itself.
-fn resolve(mut waiting: Vec<Written<'_>>, sets: &mut AccountSets, report: &mut Report) {
-    let broken: Vec<PolicyName> = sets
-        .by_name
-        .keys()
-        .filter(|name| !waiting.iter().any(|set| set.metadata.name == **name))
-        .cloned()
-        .collect();
-    let mut ready: HashMap<PolicyName, Option<Arc<AccountSet>>> =
-        broken.into_iter().map(|name| (name, None)).collect();
+/// Resolves every set after those that it includes; what is left includes itself.
+fn resolve(written: Vec<Written<'_>>, sets: &mut AccountSets, report: &mut Report) {
+    let mut waiting = Waiting::of(written);
     let mut total = 0;
-    loop {
-        let (now, later): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|set| {
-            set.include
-                .iter()
-                .all(|(name, _)| ready.contains_key(name) || !sets.by_name.contains_key(name))
-        });
-        waiting = later;
-        if now.is_empty() {
-            break;
+    while let Some(set) = waiting.next_ready() {
+        let resolved = assemble(&set, sets, report);
+        total += resolved.as_ref().map_or(0, |set| set.accounts.len());
+        if total > MAX_RESOLVED {
+            let message = "the account sets together are too many accounts";
+            let expected = "at most 2,000,000, inclusions counted";
+            report.add(FindingCode::LimitExceeded, &set.metadata.place, message, expected);
+            return;
         }
-        for set in now {
-            let resolved = assemble(&set, sets, &ready, report);
-            total += resolved.as_ref().map_or(0, |set| set.accounts.len());
-            if total > MAX_RESOLVED {
-                let message = "the account sets together are too many accounts";
-                let expected = "at most 2,000,000, inclusions counted";
-                report.add(FindingCode::LimitExceeded, &set.metadata.place, message, expected);
-                return;
-            }
-            sets.included.extend(set.include.iter().map(|(name, _)| name.clone()));
-            ready.insert(set.metadata.name.clone(), resolved.clone());
-            sets.by_name.insert(set.metadata.name, resolved);
-        }
+        sets.included.extend(set.include.iter().map(|(name, _)| name.clone()));
+        waiting.resolved(&set.metadata.name);
+        sets.by_name.insert(set.metadata.name, resolved);
     }
-    for set in waiting {
-        let cyclic = set.include.iter().find(|(name, _)| !ready.contains_key(name));
+    let circles: Vec<_> = waiting.sets.into_iter().flatten().collect();
+    let names: HashSet<&PolicyName> = circles.iter().map(|set| &set.metadata.name).collect();
+    for set in &circles {
+        let cyclic = set.include.iter().find(|(name, _)| names.contains(name));
         let place = cyclic.map_or(&set.metadata.place, |(_, node)| &node.place);
         let message = format!("the set `{}` includes itself by way of others", set.metadata.name);
         report.add(FindingCode::SetCycle, place, message, "inclusions without a circle");
     }
 }
 
-fn assemble(
-    set: &Written<'_>,
-    sets: &AccountSets,
-    ready: &HashMap<PolicyName, Option<Arc<AccountSet>>>,
-    report: &mut Report,
-) -> Option<Arc<AccountSet>> {
+/// Sets that wait for others, each looked at as often as it has inclusions: a file can hold very many
+/// that stand in the wrong order.
+struct Waiting<'n> {
+    sets: Vec<Option<Written<'n>>>,
+    /// For how many inclusions each waits.
+    missing: Vec<usize>,
+    /// Which sets include the one of this name.
+    includers: HashMap<PolicyName, Vec<usize>>,
+    ready: Vec<usize>,
+}
+
+impl<'n> Waiting<'n> {
+    fn of(written: Vec<Written<'n>>) -> Self {
+        // Nobody waits for a set that is broken, or is none.
+        let names: HashSet<&PolicyName> = written.iter().map(|set| &set.metadata.name).collect();
+        let mut includers: HashMap<PolicyName, Vec<usize>> = HashMap::new();
+        let (mut missing, mut ready) = (Vec::new(), Vec::new());
+        for (index, set) in written.iter().enumerate() {
+            let awaited = set.include.iter().filter(|(name, _)| names.contains(name));
+            let mut count = 0;
+            for (name, _) in awaited {
+                includers.entry(name.clone()).or_default().push(index);
+                count += 1;
+            }
+            missing.push(count);
+            if count == 0 {
+                ready.push(index);
+            }
+        }
+        Self { sets: written.into_iter().map(Some).collect(), missing, includers, ready }
+    }
+
+    fn next_ready(&mut self) -> Option<Written<'n>> {
+        self.ready.pop().and_then(|index| self.sets.get_mut(index)?.take())
+    }
+
+    fn resolved(&mut self, name: &PolicyName) {
+        for index in self.includers.remove(name).unwrap_or_default() {
+            let Some(missing) = self.missing.get_mut(index) else { continue };
+            *missing -= 1;
+            if *missing == 0 {
+                self.ready.push(index);
+            }
+        }
+    }
+}
+
+fn assemble(set: &Written<'_>, sets: &AccountSets, report: &mut Report) -> Option<Arc<AccountSet>> {
     let mut accounts = set.accounts.clone();
     let mut is_whole = true;
     for (name, node) in &set.include {
-        let included = match ready.get(name) {
-            Some(included) => included.clone(),
-            None => sets.named(name, node, report),
-        };
-        let Some(included) = included else {
+        let Some(included) = sets.named(name, node, report) else {
             is_whole = false;
             continue;
         };

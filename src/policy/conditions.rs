@@ -221,7 +221,7 @@ impl Reader<'_> {
             }
             is_whole = false;
             let message = format!("{} is no region with a known certificate", quoted(text));
-            let expected = match nearest(text, self.regions.keys().map(String::as_str)) {
+            let expected = match nearest(text, self.regions.keys().map(String::as_str), report) {
                 _ if text == "any" => "`any` without brackets, and alone".to_owned(),
                 Some(near) => format!("`{near}`? `muster regions ls` lists the known ones"),
                 None => "a region that `muster regions ls` lists".to_owned(),

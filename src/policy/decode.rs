@@ -308,17 +308,22 @@ pub(super) fn is_ambiguous(text: &str) -> bool {
 /// "Did you mean", and the whole list.
 pub(super) fn unknown(text: &str, allowed: &[&str]) -> String {
     let all = allowed.join(", ");
-    match nearest(text, allowed.iter().copied()) {
+    match most_like(text, allowed.iter().copied()) {
         Some(near) => format!("`{near}`? Allowed here: {all}"),
         None => format!("one of: {all}"),
     }
 }
 
-/// The candidate that is most like `text`, if one is like it at all.
+/// The candidate that is most like `text`, if one is like it at all and it is worth looking for.
 pub(super) fn nearest<'c>(
     text: &str,
     candidates: impl Iterator<Item = &'c str>,
+    report: &Report,
 ) -> Option<&'c str> {
+    if report.is_short() { most_like(text, candidates) } else { None }
+}
+
+fn most_like<'c>(text: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
     if text.len() > 64 {
         return None;
     }
@@ -366,7 +371,7 @@ mod tests {
     #[test]
     fn the_nearest_name_is_offered_only_if_it_is_near() {
         let regions = ["us-east-1", "us-west-2", "eu-west-1"];
-        assert_eq!(nearest("us-esat-1", regions.into_iter()), Some("us-east-1"));
-        assert_eq!(nearest("mars", regions.into_iter()), None);
+        assert_eq!(most_like("us-esat-1", regions.into_iter()), Some("us-east-1"));
+        assert_eq!(most_like("mars", regions.into_iter()), None);
     }
 }

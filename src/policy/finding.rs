@@ -230,6 +230,8 @@ pub(super) struct Report {
 
 /// More than anybody mends in one sitting.
 const MAX_FINDINGS: usize = 2000;
+/// The most findings that say what may have been meant.
+const MAX_GUESSES: usize = 100;
 
 impl Report {
     /// Adds a finding.
@@ -248,6 +250,12 @@ impl Report {
         } else {
             self.left_out += 1;
         }
+    }
+
+    /// Whether there are so few findings that each is worth a guess at what its author meant. A file
+    /// can hold very many names that are none, and each is compared with all that there are.
+    pub(super) fn is_short(&self) -> bool {
+        self.findings.len() < MAX_GUESSES
     }
 
     /// Whether every finding was kept.

@@ -171,7 +171,7 @@ impl Form {
             }
             Shape::Region if !regions.contains_key(text) => {
                 let message = format!("{} is no region with a known certificate", quoted(text));
-                let expected = match nearest(text, regions.keys().map(String::as_str)) {
+                let expected = match nearest(text, regions.keys().map(String::as_str), report) {
                     Some(near) => format!("`{near}`? `muster regions ls` lists the known ones"),
                     None => "a region that `muster regions ls` lists".to_owned(),
                 };

@@ -244,7 +244,7 @@ fn region_of(
         return decode::parsed(node, "region", report);
     }
     let message = format!("{} is no region with a known certificate", quoted(text));
-    let expected = match decode::nearest(text, regions.keys().map(String::as_str)) {
+    let expected = match decode::nearest(text, regions.keys().map(String::as_str), report) {
         Some(near) => format!("`{near}`? `muster regions ls` lists the known ones"),
         None => "a region that `muster regions ls` lists".to_owned(),
     };

@@ -1,7 +1,7 @@
 //! Every limit on its boundary (I14).
 
-use super::world::{ACCOUNTS, codes, load, policy};
-use crate::policy::FindingCode::LimitExceeded;
+use super::world::{ACCOUNTS, codes, load, policy, set, worker};
+use crate::policy::FindingCode::{LimitExceeded, SetCycle, SetUnknown};
 use crate::policy::{MAX_FILES, PolicyFile};
 
 const RULE: &str = "{accounts: [production], regions: [us-east-1]}";
@@ -76,4 +76,33 @@ fn files_are_counted_and_nested_to_a_depth() {
     };
     assert!(loads(MAX_FILES));
     assert!(!loads(MAX_FILES + 1));
+}
+
+// Each is compared with every set: minutes, for 1 MiB.
+#[test]
+fn names_that_are_none_are_guessed_at_in_the_first_100_findings() {
+    let names: Vec<String> = (0..150).map(|name| format!("production{name}")).collect();
+    let rule = format!("allow: [{{accounts: [{}], regions: [us-east-1]}}]", names.join(", "));
+    let loaded = load(&[ACCOUNTS, &policy(&rule)]);
+    let unknown = loaded.findings.iter().filter(|one| one.code == SetUnknown);
+    let guesses: Vec<bool> = unknown.map(|one| one.expected == "`production`?").collect();
+    assert_eq!(guesses, [[true; 100].as_slice(), &[false; 50]].concat());
+}
+
+// All that wait were looked at again after each: seconds, for 1 MiB.
+#[test]
+fn very_many_sets_may_stand_before_those_that_they_include() {
+    let document = |name: usize, spec: &str| {
+        let head = "apiVersion: muster/v1\nkind: AccountSet\n";
+        format!("{head}metadata: {{name: set-{name}}}\nspec: {{partition: aws, {spec}}}\n")
+    };
+    let including = (0..3000).map(|name| document(name, &format!("include: [set-{}]", name + 1)));
+    let last = document(3000, "accounts: [{id: \"111122223333\"}]");
+    let sets = including.chain([last]).collect::<Vec<_>>().join("---\n");
+    let rule = policy("allow: [{accounts: [set-0], regions: [us-east-1]}]");
+    assert!(worker().joins(&set(&[&sets, &rule]), "web").is_ok());
+
+    let circle = sets.replace("accounts: [{id: \"111122223333\"}]", "include: [set-2999]");
+    let found = codes(&load(&[&circle]));
+    assert!(found.contains(&SetCycle) && found.len() == 2000, "{} findings", found.len());
 }
