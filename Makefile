@@ -27,9 +27,11 @@ ca-contract: deps ## Prints what each CA backend keeps of the contract, and how 
 soak: deps ## Rotates tokens every 5 s for 3 minutes while SSM fails and 50 agents join.
 	MUSTER_SOAK_SECONDS=180 $(CARGO) test --locked --test soak -- --nocapture
 
-check: ## Formatting, lints, documentation and the rules for dependencies.
+check: ## Formatting, lints, documentation, that the fuzz targets compile, and the rules for dependencies.
 	$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) check --locked --manifest-path fuzz/Cargo.toml --bins --no-default-features --target-dir $(TARGET)
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; \
 	 else echo "cargo-deny is not installed: dependency rules are checked by tests/architecture.rs only"; fi

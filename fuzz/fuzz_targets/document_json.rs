@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use muster::aws::{Json, RegionCertificates};
 use muster::domain::{KeyBinding, PublicKey, Purpose, Timestamp};
-use muster::methods::{JoinMethod, Presented, Remembered};
 use muster::methods::ec2::{Ec2, IdentityDocument};
+use muster::methods::{JoinMethod, Presented, Remembered};
 use rcgen::PublicKeyData;
 
 #[path = "../../tests/identity_documents/forge.rs"]
@@ -29,9 +29,8 @@ static BINDING_KEY: LazyLock<PublicKey> = LazyLock::new(|| {
     PublicKey::from_spki_der(&key.subject_public_key_info()).expect("a public key")
 });
 
-static BINDING: LazyLock<KeyBinding> = LazyLock::new(|| {
-    KeyBinding::new(Purpose::Join, &[0; 32], &[0; 32], "ec2", "", &BINDING_KEY)
-});
+static BINDING: LazyLock<KeyBinding> =
+    LazyLock::new(|| KeyBinding::new(Purpose::Join, &[0; 32], &[0; 32], "ec2", "", &BINDING_KEY));
 
 fuzz_target!(|input: &[u8]| {
     let strict = Json::parse(input);

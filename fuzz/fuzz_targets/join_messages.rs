@@ -1,13 +1,20 @@
-//! The parts of a join that a stranger sends before anything is known of him: the first message and
-//! the evidence.
+//! The first message of a join, which a stranger sends before anything is known of him. The input is
+//! three lines, policy, method and facts, and the key is what follows them.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use muster::join::Start;
 
-fuzz_target!(|input: (&str, &str, &[u8], &str)| {
-    let (policy, method, key, facts) = input;
+fuzz_target!(|input: &[u8]| {
+    let mut parts = input.splitn(4, |&byte| byte == b'\n');
+    let mut next = || parts.next().unwrap_or_default();
+    let (policy, method, facts, key) = (next(), next(), next(), next());
+    let text = |bytes| std::str::from_utf8(bytes);
+    // The wire has no other text than UTF-8.
+    let (Ok(policy), Ok(method), Ok(facts)) = (text(policy), text(method), text(facts)) else {
+        return;
+    };
     if let Ok(start) = Start::parse(policy, method, key, facts) {
         // What was accepted is bounded, and its key has one encoding.
         assert!(start.policy.len() <= 63 && start.method.len() <= 63 && start.facts.len() <= 1024);
