@@ -43,6 +43,7 @@ bench: ## Prints figures: start-up, one join, the price of proof, look-up, token
 	./benches/price-of-tokens $(TARGET)/release/muster
 	./benches/price-of-review $(TARGET)/release/muster
 	$(CARGO) bench --locked --bench boot_storm -- --baseline --document-only --with-proof --hostile 90% --known 1000000
+	$(CARGO) bench --locked --bench micro
 
 fuzz: ## Fuzzes one target: make fuzz T=ber_cms SECONDS=60
 	./scripts/fuzz $(T) $(or $(SECONDS),60)
