@@ -248,6 +248,8 @@ impl Storm {
         Arc::clone(&self.nodes[0]).join(&server, false).await.unwrap();
         server.end(Signal::TERM);
         known::fill(&site::store_in(data), many).await;
+        // Gigabytes that still have to be written would slow the disk down for whoever comes next.
+        rustix::fs::sync();
         Server::start(&self.cloud, data)
     }
 }
