@@ -156,6 +156,13 @@ macro_rules! cloud_name {
 cloud_name!(AccountId, "an account number of 12 digits", |text| {
     text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit())
 });
+impl AccountId {
+    /// Its digits as a number.
+    pub fn number(&self) -> u64 {
+        self.0.bytes().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
+    }
+}
+
 cloud_name!(Region, "a region such as us-west-2", |text| {
     (4..=32).contains(&text.len())
         && text.starts_with(|first: char| first.is_ascii_lowercase())
@@ -182,6 +189,14 @@ mod tests {
         {
             assert!(wrong.parse::<AccountId>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn an_account_is_known_by_its_number_too() {
+        let texts =
+            ["000000000000", "000000000001", "012345678901", "100000000000", "999999999999"];
+        let numbers = texts.map(|text| text.parse::<AccountId>().unwrap().number());
+        assert_eq!(numbers, [0, 1, 12_345_678_901, 100_000_000_000, 999_999_999_999]);
     }
 
     #[test]

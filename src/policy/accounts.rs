@@ -20,12 +20,19 @@ pub(super) struct AccountSet {
     /// The partition of every account of it.
     pub(super) partition: Partition,
     accounts: BTreeSet<AccountId>,
+    /// The same for look-ups: in a tree of texts each comparison is a cache miss.
+    numbers: HashSet<u64>,
 }
 
 impl AccountSet {
+    fn new(name: PolicyName, partition: Partition, accounts: BTreeSet<AccountId>) -> Self {
+        let numbers = accounts.iter().map(AccountId::number).collect();
+        Self { name, partition, accounts, numbers }
+    }
+
     /// Whether an account of the set's partition is in it.
     pub(super) fn contains(&self, account: &AccountId) -> bool {
-        self.accounts.contains(account)
+        self.numbers.contains(&account.number())
     }
 
     /// How many accounts are in it.
@@ -281,5 +288,5 @@ fn assemble(set: &Written<'_>, sets: &AccountSets, report: &mut Report) -> Optio
         report.add(FindingCode::SetEmpty, place, message, "at least one account");
         return None;
     }
-    Some(Arc::new(AccountSet { name: name.clone(), partition: set.partition, accounts }))
+    Some(Arc::new(AccountSet::new(name.clone(), set.partition, accounts)))
 }
