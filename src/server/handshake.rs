@@ -30,6 +30,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// post-quantum key share is below 2 KiB; the rest is a node's certificate.
 const HELLO_BYTES_MAX: usize = 8 * 1024;
 const HANDSHAKE_BYTES_MAX: usize = 32 * 1024;
+/// RFC 8446: the length of a record's header, the type of records, and that of the message.
 const RECORD_HEADER: u64 = 5;
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
@@ -124,7 +125,7 @@ impl Handshakes {
 
 /// Reads the records of a hello, or of what pretends to be one (RFC 8446 §4 and §5.1), and nothing
 /// after it.
-async fn hello(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+async fn hello<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Vec<u8>> {
     let (mut heard, mut heard_of_hello) = (Vec::new(), 0);
     let mut length_of_hello = None;
     while length_of_hello.is_none_or(|length| heard_of_hello < length) {
@@ -144,9 +145,9 @@ async fn hello(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
 }
 
 /// Adds a record, and says where its body begins.
-async fn record(stream: &mut TcpStream, heard: &mut Vec<u8>) -> io::Result<usize> {
+async fn record<S: AsyncRead + Unpin>(stream: &mut S, heard: &mut Vec<u8>) -> io::Result<usize> {
     let begins = heard.len();
-    stream.take(RECORD_HEADER).read_to_end(heard).await?;
+    (&mut *stream).take(RECORD_HEADER).read_to_end(heard).await?;
     let &[HANDSHAKE, _, _, high, low] = heard.get(begins..).unwrap_or_default() else {
         return Err(not_a_hello());
     };
@@ -245,6 +246,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection;
+    use proptest::prelude::*;
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
 
@@ -307,6 +310,31 @@ mod tests {
         }
         let cut_off = heard(&[&[HANDSHAKE, 3, 1, 0, 7, 1, 0]]).await.unwrap_err();
         assert_eq!(cut_off.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    proptest! {
+        // Whatever comes, what is heard is its beginning, whole records of it, and bounded.
+        #[test]
+        fn any_bytes_are_heard_within_bounds(
+            bodies in collection::vec(collection::vec(any::<u8>(), 0..3000), 0..5),
+            said in any::<u16>(),
+            tail in collection::vec(any::<u8>(), 0..20),
+        ) {
+            let mut bodies = bodies;
+            if let Some([kind, high, middle, low, ..]) = bodies.first_mut().map(Vec::as_mut_slice) {
+                *kind = CLIENT_HELLO;
+                [*high, *middle, *low] = [0, said.to_be_bytes()[0] % 32, said.to_be_bytes()[1]];
+            }
+            let bodies: Vec<&[u8]> = bodies.iter().map(Vec::as_slice).collect();
+            let bytes = [records(&bodies), tail].concat();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            if let Ok(heard) = runtime.block_on(hello(&mut bytes.as_slice())) {
+                prop_assert!(heard.len() <= HELLO_BYTES_MAX);
+                prop_assert!(bytes.starts_with(&heard));
+                let length = usize::from(u16::from_be_bytes([heard[7], heard[8]]));
+                prop_assert!(heard.len() >= length + 4 + usize::try_from(RECORD_HEADER).unwrap());
+            }
+        }
     }
 
     #[tokio::test]

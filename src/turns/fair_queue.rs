@@ -8,11 +8,18 @@
 //! that goes away keeps its debt until the others have caught up; when nobody waits and nobody is
 //! served, all debts are forgiven. A turn is paid when it is over, so a flow can be ahead by the
 //! turns that are served at once, and no further.
+//!
+//! Within a flow its sources take turns, one ticket each: whoever stands next door to a crowd does not
+//! stand behind it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod line;
+
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
+use std::net::IpAddr;
 use std::time::Duration;
 
+use self::line::Line;
 use super::{Crowding, Weight};
 
 /// What the queue may hold.
@@ -49,7 +56,7 @@ pub(super) struct FairQueue<K, T> {
 struct Flow<T> {
     place: (u64, u64),
     weight: Weight,
-    waiting: VecDeque<(u64, T)>,
+    waiting: Line<T>,
 }
 
 impl<K: Copy + Ord + Hash, T> FairQueue<K, T> {
@@ -69,55 +76,57 @@ impl<K: Copy + Ord + Hash, T> FairQueue<K, T> {
     }
 
     /// Gets in line. Returns the number of the ticket, and the ticket that lost its place if there
-    /// were too many: of the flow with the most for its weight, the newest. The oldest of that flow
-    /// is the next to be served and has waited for it; the newest has lost nothing yet.
-    pub(super) fn ask(&mut self, key: K, weight: Weight, ticket: T) -> (u64, Option<T>) {
+    /// were too many: of the flow with the most for its weight, the newest of the source with the
+    /// most. The oldest is the next to be served and has waited for it; the newest has lost nothing
+    /// yet.
+    pub(super) fn ask(
+        &mut self,
+        (key, source): (K, IpAddr),
+        weight: Weight,
+        ticket: T,
+    ) -> (u64, Option<T>) {
         self.number += 1;
         let number = self.number;
         self.waiting += 1;
         self.change(key, |flow| {
             flow.weight = weight;
-            flow.waiting.push_back((number, ticket));
+            flow.waiting.push(source, number, ticket);
         });
         if self.waiting <= self.bounds.waiting {
             return (number, None);
         }
         let heaviest = self.crowding.heaviest();
-        let newest = heaviest.and_then(|key| self.change(key, |flow| flow.waiting.pop_back()));
+        let newest = heaviest.and_then(|key| self.change(key, |flow| flow.waiting.put_out()));
         if newest.is_some() {
             self.waiting -= 1;
         }
-        (number, newest.map(|(_, ticket)| ticket))
+        (number, newest)
     }
 
     /// Gets out of line without a turn.
-    pub(super) fn leave(&mut self, key: K, number: u64) {
+    pub(super) fn leave(&mut self, (key, source): (K, IpAddr), number: u64) {
         if !self.flows.contains_key(&key) {
             return;
         }
-        let left = self.change(key, |flow| {
-            let place = flow.waiting.iter().position(|(found, _)| *found == number)?;
-            flow.waiting.remove(place)
-        });
-        if left.is_some() {
+        if self.change(key, |flow| flow.waiting.leave(source, number)) {
             self.waiting -= 1;
         }
     }
 
     /// Serves the next, unless as many are served as may be. Whoever was served says so by `done`.
-    pub(super) fn serve(&mut self) -> Option<(K, T)> {
+    pub(super) fn serve(&mut self) -> Option<((K, IpAddr), T)> {
         if self.served >= self.bounds.at_once {
             return None;
         }
         let (&(tag, _), &key) = self.next.first_key_value()?;
         self.now = self.now.max(tag);
-        let (_, ticket) = self.change(key, |flow| flow.waiting.pop_front())?;
+        let (source, ticket) = self.change(key, |flow| flow.waiting.next())?;
         self.waiting -= 1;
         self.served += 1;
         while let Some(paid) = self.debts.first_entry().filter(|debt| debt.key().0 <= self.now) {
             self.flows.remove(&paid.remove());
         }
-        Some((key, ticket))
+        Some(((key, source), ticket))
     }
 
     /// A turn is over, and this is what it cost.
@@ -161,7 +170,7 @@ impl<K: Copy + Ord + Hash, T> FairQueue<K, T> {
         let mut flow = self.flows.remove(&key).unwrap_or_else(|| {
             self.number += 1;
             let place = (self.now, self.number);
-            Flow { place, weight: Weight::UNKNOWN, waiting: VecDeque::new() }
+            Flow { place, weight: Weight::UNKNOWN, waiting: Line::default() }
         });
         if flow.waiting.is_empty() {
             self.debts.remove(&flow.place);

@@ -102,14 +102,12 @@ impl Turns {
     /// Waits for a turn, which lasts until it is dropped. Whoever has one on the processor waits for
     /// nobody meanwhile.
     pub async fn turn(self: &Arc<Self>, source: IpAddr) -> Result<Turn, Overloaded> {
-        self.turn_of(Network::of(source)).await
-    }
-
-    async fn turn_of(self: &Arc<Self>, network: Network) -> Result<Turn, Overloaded> {
         let (ticket, mut called) = oneshot::channel();
-        let (number, put_out) = self.queue().ask(network, self.weights.of(network), ticket);
+        let (network, source) = (Network::of(source), one(source));
+        let (number, put_out) =
+            self.queue().ask((network, source), self.weights.of(network), ticket);
         drop(put_out);
-        let mut in_line = InLine { turns: self, network, number: Some(number) };
+        let mut in_line = InLine { turns: self, source, number: Some(number) };
         self.call();
         let turn = match called.try_recv() {
             Ok(turn) => {
@@ -200,9 +198,9 @@ impl Turns {
     fn call(self: &Arc<Self>) {
         loop {
             let next = self.queue().serve();
-            let Some((network, ticket)) = next else { return };
+            let Some(((network, source), ticket)) = next else { return };
             let turns = Arc::clone(self);
-            let turn = Turn { turns, network, granted: Stopwatch::start(), used: None };
+            let turn = Turn { turns, network, source, granted: Stopwatch::start(), used: None };
             drop(ticket.send(turn));
         }
     }
@@ -242,14 +240,14 @@ impl Counts {
 /// Somebody in line, who leaves it when he is not there any more.
 struct InLine<'t> {
     turns: &'t Turns,
-    network: Network,
+    source: IpAddr,
     number: Option<u64>,
 }
 
 impl Drop for InLine<'_> {
     fn drop(&mut self) {
         if let Some(number) = self.number {
-            self.turns.queue().leave(self.network, number);
+            self.turns.queue().leave((Network::of(self.source), self.source), number);
         }
     }
 }
@@ -258,6 +256,7 @@ impl Drop for InLine<'_> {
 pub struct Turn {
     turns: Arc<Turns>,
     network: Network,
+    source: IpAddr,
     granted: Stopwatch,
     used: Option<Stopwatch>,
 }
@@ -271,10 +270,10 @@ impl Turn {
         if let Poll::Ready(output) = at_once.await {
             return Ok((self, output));
         }
-        let (turns, network) = (Arc::clone(&self.turns), self.network);
+        let (turns, source) = (Arc::clone(&self.turns), self.source);
         drop(self);
         let output = future.await;
-        Ok((turns.turn_of(network).await?, output))
+        Ok((turns.turn(source).await?, output))
     }
 }
 
@@ -292,6 +291,14 @@ impl Drop for Turn {
         }
         self.turns.queue().done(self.network, weight, used);
         self.turns.call();
+    }
+}
+
+/// What one machine is told apart by: an address, or the /64 that an IPv6 host chooses its own from.
+fn one(source: IpAddr) -> IpAddr {
+    match source.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() & (u128::MAX << 64)).into()),
+        address @ IpAddr::V4(_) => address,
     }
 }
 

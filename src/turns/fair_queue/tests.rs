@@ -1,12 +1,16 @@
 //! What the queue promises to whatever crowd: bounds, shares by weight, and that nobody starves (I14).
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use proptest::prelude::*;
 
 use super::*;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// Where everybody comes from, unless it is said.
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 fn queue(at_once: usize, waiting: usize) -> FairQueue<u8, u32> {
     FairQueue::new(Bounds { at_once, waiting, in_debt: 8 })
@@ -20,7 +24,7 @@ fn serve(
 ) -> [usize; 4] {
     let mut served = [0; 4];
     for _ in 0..turns {
-        let Some((key, _)) = queue.serve() else { break };
+        let Some(((key, _), _)) = queue.serve() else { break };
         served[usize::from(key)] += 1;
         queue.done(key, weight(key), MILLISECOND);
     }
@@ -31,7 +35,7 @@ fn serve(
 fn whoever_is_alone_has_everything_whatever_he_weighs() {
     let mut queue = queue(2, 100);
     for ticket in 0..50 {
-        assert_eq!(queue.ask(1, Weight::LEAST, ticket).1, None);
+        assert_eq!(queue.ask((1, HERE), Weight::LEAST, ticket).1, None);
     }
     assert_eq!(serve(&mut queue, 100, |_| Weight::LEAST), [0, 50, 0, 0]);
 }
@@ -42,13 +46,13 @@ fn flows_share_by_weight_and_a_flow_is_served_in_order() {
     let mut queue = queue(1, 1000);
     for ticket in 0..400 {
         for key in [1, 0] {
-            queue.ask(key, weight(key), ticket);
+            queue.ask((key, HERE), weight(key), ticket);
         }
     }
     let served = serve(&mut queue, 170, weight);
     assert!((158..=162).contains(&served[0]), "16 of 17: {served:?}");
     let next = std::iter::from_fn(|| {
-        let (key, ticket) = queue.serve()?;
+        let ((key, _), ticket) = queue.serve()?;
         queue.done(key, weight(key), MILLISECOND);
         Some((key, ticket))
     });
@@ -64,12 +68,12 @@ fn flows_share_by_weight_and_a_flow_is_served_in_order() {
 fn costly_turns_count_for_more() {
     let mut queue = queue(1, 1000);
     for ticket in 0..300 {
-        queue.ask(0, Weight::FULL, ticket);
-        queue.ask(1, Weight::FULL, ticket);
+        queue.ask((0, HERE), Weight::FULL, ticket);
+        queue.ask((1, HERE), Weight::FULL, ticket);
     }
     let mut served = [0; 2];
     for _ in 0..110 {
-        let (key, _) = queue.serve().unwrap();
+        let ((key, _), _) = queue.serve().unwrap();
         served[usize::from(key)] += 1;
         let cost = if key == 1 { 10 * MILLISECOND } else { MILLISECOND };
         queue.done(key, Weight::FULL, cost);
@@ -83,19 +87,19 @@ fn going_away_pays_no_debt_and_earns_no_credit() {
     let weight = |key| if key == 1 { Weight::LEAST } else { Weight::FULL };
     let mut queue = queue(1, 1000);
     for ticket in 0..500 {
-        queue.ask(0, Weight::FULL, ticket);
+        queue.ask((0, HERE), Weight::FULL, ticket);
     }
     let mut of_the_crowd = 0;
     for ticket in 0..160 {
         if queue.flows.get(&1).is_none_or(|flow| flow.waiting.is_empty()) {
-            queue.ask(1, Weight::LEAST, ticket);
+            queue.ask((1, HERE), Weight::LEAST, ticket);
         }
         of_the_crowd += serve(&mut queue, 1, weight)[1];
     }
     assert!((9..=11).contains(&of_the_crowd), "one of 17: {of_the_crowd}");
     // Flow 2 was away all the time. It gets its half from now on, and no more.
     for ticket in 0..100 {
-        queue.ask(2, Weight::FULL, ticket);
+        queue.ask((2, HERE), Weight::FULL, ticket);
     }
     let served = serve(&mut queue, 100, weight);
     assert!((45..=51).contains(&served[2]), "{served:?}");
@@ -105,11 +109,11 @@ fn going_away_pays_no_debt_and_earns_no_credit() {
 fn when_it_is_full_the_newest_of_the_most_crowded_flow_goes() {
     let mut queue = queue(1, 20);
     for ticket in 0..20 {
-        assert_eq!(queue.ask(1, Weight::LEAST, ticket).1, None);
+        assert_eq!(queue.ask((1, HERE), Weight::LEAST, ticket).1, None);
     }
-    assert_eq!(queue.ask(0, Weight::FULL, 100).1, Some(19));
+    assert_eq!(queue.ask((0, HERE), Weight::FULL, 100).1, Some(19));
     assert_eq!(
-        queue.ask(1, Weight::LEAST, 20).1,
+        queue.ask((1, HERE), Weight::LEAST, 20).1,
         Some(20),
         "whoever makes it too much goes himself"
     );
@@ -122,9 +126,9 @@ fn when_it_is_full_the_newest_of_the_most_crowded_flow_goes() {
 fn nobody_is_safe_for_being_trusted() {
     let mut queue = queue(1, 20);
     for ticket in 0..20 {
-        queue.ask(0, Weight::FULL, ticket);
+        queue.ask((0, HERE), Weight::FULL, ticket);
     }
-    assert_eq!(queue.ask(1, Weight::LEAST, 100).1, Some(19));
+    assert_eq!(queue.ask((1, HERE), Weight::LEAST, 100).1, Some(19));
 }
 
 #[test]
@@ -133,7 +137,7 @@ fn the_expected_wait_is_of_the_share() {
     let wait = |queue: &FairQueue<_, _>, key, weight| queue.expected_wait(key, weight, MILLISECOND);
     assert_eq!(wait(&queue, 0, Weight::FULL), Duration::ZERO);
     for ticket in 0..1000 {
-        queue.ask(1, Weight::LEAST, ticket);
+        queue.ask((1, HERE), Weight::LEAST, ticket);
     }
     assert_eq!(wait(&queue, 1, Weight::LEAST), 1000 * MILLISECOND);
     assert!(wait(&queue, 0, Weight::FULL) <= 2 * MILLISECOND, "a fleet does not wait for a crowd");
@@ -173,7 +177,7 @@ proptest! {
                 Step::Ask(key, is_light) => {
                     ticket += 1;
                     let weight = if is_light { Weight::LEAST } else { Weight::FULL };
-                    let (number, put_out) = queue.ask(key, weight, ticket);
+                    let (number, put_out) = queue.ask((key, HERE), weight, ticket);
                     waiting.insert(ticket, (key, number));
                     if let Some(put_out) = put_out {
                         prop_assert!(waiting.remove(&put_out).is_some());
@@ -183,11 +187,11 @@ proptest! {
                 Step::Leave(which) => {
                     let found = waiting.keys().nth(which % waiting.len().max(1)).copied();
                     if let Some((key, number)) = found.and_then(|found| waiting.remove(&found)) {
-                        queue.leave(key, number);
+                        queue.leave((key, HERE), number);
                     }
                 }
                 Step::Serve => match queue.serve() {
-                    Some((key, ticket)) => {
+                    Some(((key, _), ticket)) => {
                         prop_assert_eq!(waiting.remove(&ticket).map(|(key, _)| key), Some(key));
                         served.push(key);
                         prop_assert!(served.len() <= 3);
@@ -218,16 +222,16 @@ proptest! {
         let weight = |key| if key == 1 && is_light { Weight::LEAST } else { Weight::FULL };
         let mut queue = queue(1, 2000);
         for ticket in 0..500 {
-            queue.ask(0, weight(0), ticket);
-            queue.ask(1, weight(1), ticket);
+            queue.ask((0, HERE), weight(0), ticket);
+            queue.ask((1, HERE), weight(1), ticket);
         }
         let (mut used, mut late) = ([0_u64; 3], None);
         for (turn, (heavy, light)) in costs.into_iter().enumerate() {
             if turn == comes_at {
-                queue.ask(2, Weight::FULL, 0);
+                queue.ask((2, HERE), Weight::FULL, 0);
                 late = Some(0);
             }
-            let (key, _) = queue.serve().unwrap();
+            let ((key, _), _) = queue.serve().unwrap();
             let cost = [heavy, light, 1][usize::from(key)];
             used[usize::from(key)] += cost;
             late = if key == 2 { None } else { late.map(|turns| turns + 1) };
@@ -238,4 +242,33 @@ proptest! {
         // At most one turn of each apart.
         prop_assert!(stretched.abs_diff(used[0]) <= 2000 * 17, "{used:?}");
     }
+}
+
+// T55: whoever stands next door to a crowd, in a network of its own weight, is not behind it.
+#[test]
+fn sources_of_a_flow_take_turns() {
+    let [crowd, node, other] = [1, 2, 3].map(|last| IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)));
+    let mut queue = queue(1, 100);
+    for ticket in 0..50 {
+        queue.ask((1, crowd), Weight::LEAST, ticket);
+    }
+    queue.ask((1, node), Weight::LEAST, 100);
+    let (number, _) = queue.ask((1, other), Weight::LEAST, 200);
+    queue.ask((1, node), Weight::LEAST, 101);
+    queue.leave((1, crowd), number);
+    queue.leave((1, other), number);
+    let mut served = Vec::new();
+    while let Some(((key, source), ticket)) = queue.serve() {
+        served.push((source, ticket));
+        queue.done(key, Weight::LEAST, MILLISECOND);
+    }
+    let first: Vec<_> = served[..5].to_vec();
+    assert_eq!(first, [(crowd, 0), (node, 100), (crowd, 1), (node, 101), (crowd, 2)]);
+    assert_eq!((served.len(), queue.waiting()), (52, 0), "all but the one who left");
+    // Who has the most loses the newest.
+    for ticket in 0..99 {
+        queue.ask((1, crowd), Weight::LEAST, ticket);
+    }
+    queue.ask((1, node), Weight::LEAST, 100);
+    assert_eq!(queue.ask((1, node), Weight::LEAST, 101).1, Some(98));
 }
