@@ -39,13 +39,13 @@ impl Bucket {
 
     /// Waits for a token, as long as it takes: for those who are bounded in number.
     pub async fn wait(&self) {
-        let turn = self.promise(None);
-        tokio::time::sleep_until(turn.unwrap_or_else(Instant::now)).await;
+        let turn = self.promise();
+        tokio::time::sleep_until(turn).await;
     }
 
     /// Waits for a token. `false`, at once, if none comes before `until`.
     pub async fn take(&self, until: Instant) -> bool {
-        let Some(turn) = self.promise(Some(until)) else { return false };
+        let Some(turn) = self.promise_before(until) else { return false };
         tokio::time::sleep_until(turn).await;
         true
     }
@@ -59,7 +59,24 @@ impl Bucket {
     }
 
     /// Takes the next token, and says from when on it may be used.
-    fn promise(&self, until: Option<Instant>) -> Option<Instant> {
+    fn promise(&self) -> Instant {
+        let (mut state, turn) = self.next();
+        state.tokens -= 1.0;
+        turn
+    }
+
+    /// Likewise, if that is not after `until`.
+    fn promise_before(&self, until: Instant) -> Option<Instant> {
+        let (mut state, turn) = self.next();
+        if turn > until {
+            return None;
+        }
+        state.tokens -= 1.0;
+        Some(turn)
+    }
+
+    /// From when on the next token may be used.
+    fn next(&self) -> (MutexGuard<'_, State>, Instant) {
         let now = Instant::now();
         let mut state = self.state();
         if state.at < now {
@@ -69,11 +86,7 @@ impl Bucket {
         }
         let missing = (1.0 - state.tokens).max(0.0);
         let turn = state.at + Duration::from_secs_f64(missing / self.rate.refill);
-        if until.is_some_and(|until| turn > until) {
-            return None;
-        }
-        state.tokens -= 1.0;
-        Some(turn)
+        (state, turn)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

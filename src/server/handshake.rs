@@ -99,27 +99,23 @@ impl Handshakes {
         presence: &Presence,
         mut patience: Patience,
     ) -> Result<Box<TlsStream<Bounded<TcpStream>>>, Failed> {
-        let in_line = presence.handle().waits_for_us();
-        let turn = self.turns.turn(source).await?;
-        // The key exchange and the signature are made here.
         let mut shaking = TlsAcceptor::from(Arc::clone(&self.tls)).accept(stream);
-        let mut shaken = poll_once(&mut shaking).await;
-        drop((turn, in_line));
-
-        while shaken.is_pending() {
-            // Another hello, with another key share, or a certificate with a chain to verify.
+        loop {
+            let in_line = presence.handle().waits_for_us();
+            let turn = self.turns.turn(source).await?;
+            // The key exchange and the signature are made here; and after that whatever another hello
+            // with another key share asks for, or a certificate with a chain to verify.
+            let shaken = poll_once(&mut shaking).await;
+            drop((turn, in_line));
+            if let Poll::Ready(shaken) = shaken {
+                let mut stream = shaken?;
+                stream.get_mut().0.left = CONNECTION_BYTES_MAX;
+                return Ok(Box::new(stream));
+            }
             if let Some(stream) = shaking.get_ref() {
                 patience.wait(stream.inner.readable()).await??;
             }
-            let in_line = presence.handle().waits_for_us();
-            let turn = self.turns.turn(source).await?;
-            shaken = poll_once(&mut shaking).await;
-            drop((turn, in_line));
         }
-        let Poll::Ready(shaken) = shaken else { return Err(Failed::TooSlow) };
-        let mut stream = shaken?;
-        stream.get_mut().0.left = CONNECTION_BYTES_MAX;
-        Ok(Box::new(stream))
     }
 }
 
@@ -276,6 +272,7 @@ mod tests {
         bodies.iter().flat_map(of).collect()
     }
 
+    // T36, D6: the first bytes of a stranger.
     #[tokio::test]
     async fn a_hello_is_heard_to_its_end_and_no_further() {
         let whole = records(&[&[1, 0, 0, 3, b'a', b'b', b'c']]);
@@ -290,6 +287,7 @@ mod tests {
         assert_eq!(heard(&[&longest]).await.unwrap(), longest);
     }
 
+    // T36: nobody waits 5 s for the end of what is none.
     #[tokio::test]
     async fn what_is_no_hello_is_not_waited_for() {
         let first: &[u8] = &[&[1, 0, 0x20, 0][..], &[0; 4000]].concat();
@@ -313,7 +311,7 @@ mod tests {
     }
 
     proptest! {
-        // Whatever comes, what is heard is its beginning, whole records of it, and bounded.
+        // I14: whatever comes, what is heard is its beginning, whole records of it, and bounded.
         #[test]
         fn any_bytes_are_heard_within_bounds(
             bodies in collection::vec(collection::vec(any::<u8>(), 0..3000), 0..5),

@@ -198,9 +198,9 @@ impl Turns {
     fn call(self: &Arc<Self>) {
         loop {
             let next = self.queue().serve();
-            let Some(((network, source), ticket)) = next else { return };
+            let Some(((_, source), ticket)) = next else { return };
             let turns = Arc::clone(self);
-            let turn = Turn { turns, network, source, granted: Stopwatch::start(), used: None };
+            let turn = Turn { turns, source, granted: Stopwatch::start(), used: None };
             drop(ticket.send(turn));
         }
     }
@@ -255,7 +255,6 @@ impl Drop for InLine<'_> {
 /// A turn; it ends when it is dropped.
 pub struct Turn {
     turns: Arc<Turns>,
-    network: Network,
     source: IpAddr,
     granted: Stopwatch,
     used: Option<Stopwatch>,
@@ -280,7 +279,8 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         let used = self.used.as_ref().map_or(Duration::ZERO, Stopwatch::elapsed);
-        let weight = self.turns.weights.of(self.network);
+        let network = Network::of(self.source);
+        let weight = self.turns.weights.of(network);
         if self.used.is_some() {
             let took = nanoseconds(self.granted.elapsed());
             let before = self.turns.turn_takes.load(Ordering::Relaxed);
@@ -289,7 +289,7 @@ impl Drop for Turn {
             self.turns.turn_takes.store(mean, Ordering::Relaxed);
             self.turns.counts.serve(weight.standing(), used);
         }
-        self.turns.queue().done(self.network, weight, used);
+        self.turns.queue().done(network, weight, used);
         self.turns.call();
     }
 }

@@ -170,6 +170,7 @@ mod tests {
         assert!(places.table().line.is_empty());
     }
 
+    // T67, I14.
     #[tokio::test(start_paused = true)]
     async fn whoever_waits_gets_what_is_given_back_in_the_order_of_arrival() {
         let places = Arc::new(Places::new(10));

@@ -487,17 +487,3 @@ async fn a_policy_may_let_a_silent_node_back_in() {
     started.document = cloud.simulator.document(&started.instance).unwrap();
     assert_eq!(cloud.admitted(&started, "proven").await.enrollment.rejoins, 0);
 }
-
-// T53, N10: a clock that jumps back issues nothing, and says so.
-#[tokio::test]
-async fn a_clock_that_jumped_back_issues_nothing() {
-    let (cloud, node, first) = joined("proven").await;
-    cloud.world.clock.turn_back(Lifetime::from_seconds(600));
-    let code = cloud.renewal_refused(&node, &first, &new_key(), Proof::By(WORKER)).await;
-    assert_eq!(code, Code::ServerClockWrong);
-    let refusal = cloud.refused(&node, &cloud.honest(&node, "proven")).await;
-    assert_eq!(refusal.code, Code::ServerClockWrong);
-    // A correction by seconds is none.
-    cloud.world.clock.advance(Lifetime::from_seconds(560));
-    cloud.renewed(&node, &first, &new_key()).await;
-}
