@@ -17,6 +17,8 @@ const REFUSALS_PREFIX: &str = "audit-refusals";
 const PAGE: usize = 512;
 /// How many checkpoints a single call writes at most, each for `OTHERS_MAX` other chains.
 const ROUNDS_MAX: usize = 1024;
+/// How often the end of a process looks for records that came with its last checkpoint.
+const LAST_LOOKS_MAX: usize = 8;
 
 /// The part of a writer that makes checkpoints.
 pub(super) struct Sealer {
@@ -28,7 +30,8 @@ pub(super) struct Sealer {
 /// What checkpoints have named so far.
 #[derive(Default)]
 struct Named {
-    /// This process's last checkpoint.
+    /// Up to where this process's own chain is covered: its last checkpoint, or what that one names
+    /// if a record came between.
     own: u64,
     /// Up to where each other chain is named.
     others: Option<HashMap<String, u64>>,
@@ -45,24 +48,38 @@ impl Audit {
     /// names every chain that none has named to its end: it closes what a process left that died.
     ///
     /// An idle server writes none, and a checkpoint alone is no growth, so that two writers do not
-    /// answer each other for ever.
-    pub async fn write_checkpoint(&self) -> Result<(), StoreUnavailable> {
-        let Some(sealer) = &self.sealer else { return Ok(()) };
+    /// answer each other for ever. Says whether there was one to write.
+    pub async fn write_checkpoint(&self) -> Result<bool, StoreUnavailable> {
+        let Some(sealer) = &self.sealer else { return Ok(false) };
         let mut named = sealer.named.lock().await;
+        let mut has_written = false;
         for _ in 0..ROUNDS_MAX {
-            if !self.write_next(sealer, &mut named).await? {
+            let Some(left_out) = self.write_next(sealer, &mut named).await? else { break };
+            has_written = true;
+            if left_out == 0 {
+                break;
+            }
+        }
+        Ok(has_written)
+    }
+
+    /// The same before the process ends: until nothing has come since. Nobody writes any more but
+    /// whoever was cut off, so one look is usually enough.
+    pub async fn write_last_checkpoint(&self) -> Result<(), StoreUnavailable> {
+        for _ in 0..LAST_LOOKS_MAX {
+            if !self.write_checkpoint().await? {
                 break;
             }
         }
         Ok(())
     }
 
-    /// Writes one checkpoint; says whether there are chains left that it did not name.
+    /// Writes one checkpoint if there is something to cover; says how many chains had no place in it.
     async fn write_next(
         &self,
         sealer: &Sealer,
         named: &mut Named,
-    ) -> Result<bool, StoreUnavailable> {
+    ) -> Result<Option<usize>, StoreUnavailable> {
         let store = self.store.as_ref();
         let is_first = named.others.is_none();
         let others = match &mut named.others {
@@ -84,13 +101,16 @@ impl Audit {
             }
         }
         if !has_grown {
-            return Ok(false);
+            return Ok(None);
         }
-        let has_more = changed.len() > OTHERS_MAX;
+        let left_out = changed.len().saturating_sub(OTHERS_MAX);
         changed.truncate(OTHERS_MAX);
-        named.own = self.commit_checkpoint(sealer, own, &changed).await?;
+        let covered = own.seq;
+        let seq = self.commit_checkpoint(sealer, own, &changed).await?;
+        // A record that came in between is growth still: no checkpoint names it.
+        named.own = if seq == covered.saturating_add(1) { seq } else { covered };
         others.extend(changed.into_iter().map(|head| (head.chain, head.seq)));
-        Ok(has_more)
+        Ok(Some(left_out))
     }
 
     async fn commit_checkpoint(

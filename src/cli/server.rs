@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Exit, Failure, Outcome, Printer, runtime};
 use crate::clock::Clock;
@@ -120,10 +120,18 @@ pub(super) fn run(arguments: ServerArguments, printer: Printer) -> Outcome {
     raise_descriptor_limit();
     let runtime = runtime()?;
     let outcome = runtime.block_on(async {
-        let running = start(config, Clock::system()).await.map_err(|error| failure(&error))?;
+        // From here on a signal is heard, however early it comes.
+        let mut signals = Signals::listen()?;
+        let running = tokio::select! {
+            started = start(config, Clock::system()) => started.map_err(|error| failure(&error))?,
+            () = signals.end() => return Ok(Exit::Yes),
+        };
         printer.result(&running.ready, || ready_text(&running));
         notify(&[NotifyState::Ready]);
-        wait_for_end(&running).await?;
+        while let Wish::Reload = signals.next().await {
+            running.reload();
+        }
+        tracing::info!("stopping");
         notify(&[NotifyState::Stopping]);
         running.stop().await;
         Ok(Exit::Yes)
@@ -169,20 +177,41 @@ fn write_banner(what: &str) {
     let _closed = writeln!(std::io::stderr(), "*** {what} Never for real nodes. ***");
 }
 
-async fn wait_for_end(running: &Running) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::new(Code::Internal, error.to_string());
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
-    loop {
+/// What a signal asks for.
+enum Wish {
+    Reload,
+    End,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        let listen =
+            |kind| signal(kind).map_err(|error| Failure::new(Code::Internal, error.to_string()));
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Wish {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hangup.recv() => running.reload(),
+            _ = self.terminate.recv() => Wish::End,
+            _ = self.interrupt.recv() => Wish::End,
+            _ = self.hangup.recv() => Wish::Reload,
         }
     }
-    tracing::info!("stopping");
-    Ok(())
+
+    /// Waits for the end alone; what would be loaded anew is being loaded.
+    async fn end(&mut self) {
+        while let Wish::Reload = self.next().await {}
+    }
 }
 
 fn failure(error: &StartError) -> Failure {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
+use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument, info_span};
 
@@ -34,13 +35,20 @@ const RETRY_SECONDS: u32 = 5;
 pub(super) struct Api {
     joins: Arc<Joins>,
     metrics: Arc<Metrics>,
+    answering: TaskTracker,
     fips_wanted: bool,
 }
 
 impl Api {
-    /// Serves these joins. `fips_wanted`: nodes sign for STS's FIPS endpoint where there is one.
-    pub(super) fn new(joins: Arc<Joins>, metrics: Arc<Metrics>, fips_wanted: bool) -> Self {
-        Self { joins, metrics, fips_wanted }
+    /// Serves these joins, each as a task of `answering`. `fips_wanted`: nodes sign for STS's FIPS
+    /// endpoint where there is one.
+    pub(super) fn new(
+        joins: Arc<Joins>,
+        metrics: Arc<Metrics>,
+        answering: TaskTracker,
+        fips_wanted: bool,
+    ) -> Self {
+        Self { joins, metrics, answering, fips_wanted }
     }
 
     /// Starts the exchange of a stream; its answers come by the receiver.
@@ -70,7 +78,7 @@ impl Api {
             // A node that went away finds its answer by asking again.
             let _gone = replies.send(answer).await;
         };
-        tokio::spawn(answering.instrument(span));
+        self.answering.spawn(answering.instrument(span));
         Ok(ReceiverStream::new(stream))
     }
 

@@ -20,8 +20,9 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::audit::{Class, Outcome, Record};
@@ -55,32 +56,42 @@ pub(super) fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves commands until `stop` says so.
+/// Serves commands until `stop` says so. Those that have begun then go on in `answering`.
 pub(super) async fn serve(
     listener: UnixListener,
     local: Arc<Local>,
+    answering: TaskTracker,
     mut stop: watch::Receiver<bool>,
 ) {
     let slots = Arc::new(Semaphore::new(COMMANDS_MAX));
     let endless = Arc::new(Semaphore::new(ENDLESS_MAX));
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listener, &slots) => accepted,
             _ = stop.wait_for(|stop| *stop) => return,
         };
-        let Ok((stream, _)) = accepted else {
+        let Ok((stream, slot)) = accepted else {
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         let (local, endless) = (Arc::clone(&local), Arc::clone(&endless));
-        tokio::spawn(async move {
+        answering.spawn(async move {
             let _slot = slot;
             if let Err(error) = answer(stream, &local, &endless).await {
                 debug!(error = %error, "a local command was not answered");
             }
         });
     }
+}
+
+/// The next connection, when there is a slot for it.
+async fn accept(
+    listener: &UnixListener,
+    slots: &Arc<Semaphore>,
+) -> io::Result<(UnixStream, OwnedSemaphorePermit)> {
+    let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, slot))
 }
 
 /// Who is at the other end.
@@ -124,7 +135,12 @@ async fn answer(stream: UnixStream, local: &Local, endless: &Semaphore) -> io::R
     let (reader, writer) = stream.into_split();
     let mut line = Vec::new();
     let mut reader = BufReader::new(reader.take(COMMAND_BYTES_MAX));
-    timeout(COMMAND_TIMEOUT, reader.read_until(b'\n', &mut line)).await??;
+    let mut stopped = local.stopped.clone();
+    tokio::select! {
+        read = timeout(COMMAND_TIMEOUT, reader.read_until(b'\n', &mut line)) => read??,
+        // Nothing has begun, so there is nothing to wait for.
+        _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
+    };
     let command: Option<Command> = serde_json::from_slice(&line).ok();
     let (replies, queue) = tokio::sync::mpsc::channel(64);
     let is_endless = command.as_ref().is_some_and(Command::is_endless);

@@ -1,15 +1,12 @@
 //! Composition: which backends are plugged in where, and the life of the process.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, RwLock};
-use std::time::Duration;
 
-use serde::Serialize;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use tracing::{info, warn};
 
@@ -32,6 +29,7 @@ use super::proxy_protocol::Balancers;
 use super::publisher::{Board, TokenPublisher};
 use super::reload::{self, Reloader};
 use super::revocation::{self, Publisher};
+use super::running::{Ready, Running};
 use super::shared::Shared;
 use super::space::{Space, free_bytes};
 use super::start_error::StartError;
@@ -42,7 +40,7 @@ use crate::audit::{Audit, Class, Outcome, Record};
 use crate::aws::{CallStatistics, Ssm};
 use crate::ca::{Authorities, Passphrase};
 use crate::clock::Clock;
-use crate::domain::{KeyDigest, PolicyHash, TrustDomain};
+use crate::domain::KeyDigest;
 use crate::join::{JoinService, TimeGuard};
 use crate::methods;
 use crate::policy::Vocabulary;
@@ -55,77 +53,6 @@ use crate::turns::Turns;
 /// Connections that the kernel holds until they are accepted. Of a fleet that starts at once it drops
 /// those beyond, and each comes again after a second.
 const BACKLOG: u32 = 4096;
-/// How long tasks have to end; longer than open joins have.
-const STOP_TIMEOUT: Duration = Duration::from_secs(25);
-
-/// The line that a server prints when it is ready.
-#[derive(Debug, Clone, Serialize)]
-pub struct Ready {
-    /// Always true.
-    pub ready: bool,
-    /// Join and node services.
-    pub join: SocketAddr,
-    /// Health and metrics.
-    pub diagnostics: SocketAddr,
-    /// The root of all names.
-    pub trust_domain: TrustDomain,
-    /// What nodes pin.
-    pub pin: String,
-    /// The revocation list, if it is served.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub crl: Option<SocketAddr>,
-    /// Where state is kept.
-    pub data_dir: PathBuf,
-    /// The policy set in force.
-    pub policy_hash: PolicyHash,
-}
-
-/// A running server. Dropping it does not stop it; `stop` does.
-pub struct Running {
-    /// What it says of itself.
-    pub ready: Ready,
-    stop: watch::Sender<bool>,
-    tasks: JoinSet<()>,
-    stop_sinks: watch::Sender<bool>,
-    sinks: JoinSet<()>,
-    audit: Arc<Audit>,
-    reloader: Arc<Reloader>,
-    _data: DataDirectory,
-}
-
-impl Running {
-    /// Loads policies and region certificates anew, changed or not.
-    pub fn reload(&self) {
-        self.reloader.ask();
-    }
-
-    /// Stops accepting, lets joins finish, writes the last summary.
-    pub async fn stop(mut self) {
-        let _unheard = self.stop.send(true);
-        drain(&mut self.tasks).await;
-        self.write_last_records().await;
-        let _unheard = self.stop_sinks.send(true);
-        drain(&mut self.sinks).await;
-    }
-
-    async fn write_last_records(&self) {
-        if let Err(error) = self.audit.write_last_summary().await {
-            warn!(error = %error, "the last audit summary was not written");
-        }
-        if let Err(error) = self.audit.write_checkpoint().await {
-            warn!(error = %error, "the last audit checkpoint was not written");
-        }
-    }
-}
-
-/// Waits for tasks to end, and ends those that do not (I14).
-async fn drain(tasks: &mut JoinSet<()>) {
-    let ended = timeout(STOP_TIMEOUT, async { while tasks.join_next().await.is_some() {} }).await;
-    if ended.is_err() {
-        warn!(tasks = tasks.len(), "some tasks were cut off at shutdown");
-        tasks.shutdown().await;
-    }
-}
 
 /// What everything else stands on.
 struct Foundation {
@@ -142,6 +69,8 @@ struct Foundation {
     ssm: Ssm,
     board: Arc<Board>,
     seats: Arc<Turns>,
+    /// Joins and commands that are being answered: each writes records to its end.
+    answering: TaskTracker,
 }
 
 /// The sockets of a server.
@@ -181,20 +110,8 @@ async fn start_serving(
     let public = public.map(|(chain, key)| (chain.as_path(), key.as_path()));
     let certificates = Arc::new(ListenerCertificates::new(own, public)?);
 
-    let ready = Ready {
-        ready: true,
-        join: listeners.join.1,
-        diagnostics: listeners.diagnostics.1,
-        crl: listeners.crl.as_ref().map(|(_, address)| *address),
-        trust_domain: foundation.data.trust_domain().clone(),
-        pin: format!("sha256:{}", foundation.authorities.join_root.key()),
-        data_dir: config.data_dir.clone(),
-        policy_hash: foundation.joins.policies().hash().clone(),
-    };
-    let regions = foundation.reloader.certificates.current().digest();
-    let record = started_record(&ready, &clock, &config).with("region_certificates", regions);
-    let record = record.with("checkpoint_key", foundation.audit_key.to_string());
-    foundation.audit.write(&record).await?;
+    let ready = ready(&config, &foundation, &listeners);
+    foundation.audit.write(&started_record(&ready, &clock, &config, &foundation)).await?;
     // Closes what the processes of before left.
     foundation.audit.write_checkpoint().await?;
 
@@ -206,8 +123,18 @@ async fn start_serving(
     };
     let services = (listeners, served);
     spawn_services(&mut running, &config, &foundation, services, &certificates, &stopped).await?;
-    let Foundation { data, store, audit, authorities, reloader, joins, metrics, calls, .. } =
-        foundation;
+    let Foundation {
+        data,
+        store,
+        audit,
+        authorities,
+        reloader,
+        joins,
+        metrics,
+        calls,
+        answering,
+        ..
+    } = foundation;
     let space = Space::new(data.path(), config.space, free_bytes);
     let background = tasks::Background {
         store,
@@ -232,7 +159,30 @@ async fn start_serving(
     );
     tasks::spawn_all(&mut running, background, space, &stopped).await;
     info!(address = %ready.join, policy_hash = %ready.policy_hash, "ready");
-    Ok(Running { ready, stop, tasks: running, stop_sinks, sinks, audit, reloader, _data: data })
+    Ok(Running {
+        ready,
+        stop,
+        tasks: running,
+        answering,
+        stop_sinks,
+        sinks,
+        audit,
+        reloader,
+        _data: data,
+    })
+}
+
+fn ready(config: &Config, foundation: &Foundation, listeners: &Listeners) -> Ready {
+    Ready {
+        ready: true,
+        join: listeners.join.1,
+        diagnostics: listeners.diagnostics.1,
+        crl: listeners.crl.as_ref().map(|(_, address)| *address),
+        trust_domain: foundation.data.trust_domain().clone(),
+        pin: format!("sha256:{}", foundation.authorities.join_root.key()),
+        data_dir: config.data_dir.clone(),
+        policy_hash: foundation.joins.policies().hash().clone(),
+    }
 }
 
 async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, StartError> {
@@ -300,6 +250,7 @@ async fn lay_foundation(config: &Config, clock: &Clock) -> Result<Foundation, St
         ssm,
         board,
         seats: shared.seats,
+        answering: TaskTracker::new(),
     })
 }
 
@@ -403,7 +354,8 @@ async fn spawn_services(
     running.spawn(publisher.run(stopped.clone()));
     let tokens = TokenKeeper::start(&foundation.joins, config.tokens_file.clone()).await;
     running.spawn(tokens.map_err(StartError::StaticTokens)?.run(stopped.clone()));
-    running.spawn(local::serve(listeners.local, commands, stopped.clone()));
+    let answering = foundation.answering.clone();
+    running.spawn(local::serve(listeners.local, commands, answering, stopped.clone()));
     running.spawn(Arc::clone(&foundation.reloader).run(stopped.clone()));
     spawn_revocation_list(running, foundation, listeners.crl, stopped).await;
     Ok(())
@@ -458,8 +410,8 @@ async fn routes(foundation: &Foundation, fips_wanted: bool) -> Routes {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<JoinServiceServer<Api>>().await;
     health.set_serving::<NodeServiceServer<Api>>().await;
-    let Foundation { joins, metrics, .. } = foundation;
-    let api = Api::new(Arc::clone(joins), Arc::clone(metrics), fips_wanted);
+    let Foundation { joins, metrics, answering, .. } = foundation;
+    let api = Api::new(Arc::clone(joins), Arc::clone(metrics), answering.clone(), fips_wanted);
     let join = JoinServiceServer::new(api.clone())
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(ANSWER_BYTES_MAX);
@@ -480,7 +432,12 @@ fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
     Ok((listener, bound))
 }
 
-fn started_record(ready: &Ready, clock: &Clock, config: &Config) -> Record {
+fn started_record(
+    ready: &Ready,
+    clock: &Clock,
+    config: &Config,
+    foundation: &Foundation,
+) -> Record {
     let mut record = Record::new(clock.now(), Class::Security, "server-start", Outcome::Done);
     record.policy_hash = Some(ready.policy_hash.clone());
     record
@@ -490,4 +447,6 @@ fn started_record(ready: &Ready, clock: &Clock, config: &Config) -> Record {
         .with("simulation", config.simulation.is_some())
         .with("endpoints", config.cloud.replaced_endpoints())
         .with("insecure_endpoints", config.cloud.is_insecure())
+        .with("region_certificates", foundation.reloader.certificates.current().digest())
+        .with("checkpoint_key", foundation.audit_key.to_string())
 }

@@ -1,16 +1,19 @@
 //! The audit log from outside: checkpoints and their key, copies, the tail, and room on the disk.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Answer, MUSTER, OTHER_WORKER, STRANGER, Site, WORKER, local_command, mortal, server_command,
+    Answer, MUSTER, OTHER_WORKER, STRANGER, Site, WORKER, await_that, local_command, mortal,
+    server_command,
 };
 
 fn path(path: &Path) -> &str {
@@ -46,13 +49,9 @@ fn checkpoints_are_written_at_start_and_end_and_verified_by_the_public_half() {
     assert_eq!(live.yes()["ok"], true);
     assert!(live.yes()["checkpoints"].as_u64().unwrap() >= 1, "{live:?}");
     site.server.signal(Signal::TERM);
-    while site.local(&["nodes", "ls"]).exit == 0 {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    assert_eq!(site.server.wait(), Some(0));
     // The end of the process is the end of its chain: everything is covered.
-    while site.local(&["audit", "verify"]).yes()["unsealed"] != 0 {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    assert_eq!(site.local(&["audit", "verify"]).yes()["unsealed"], 0);
     site.restart(|command| command);
     let records = site.local(&["audit", "ls"]).values;
     let starts: Vec<_> = records.iter().filter(|one| one["kind"] == "server-start").collect();
@@ -79,6 +78,38 @@ fn checkpoints_are_written_at_start_and_end_and_verified_by_the_public_half() {
     assert!(reason(&site.local(&verify)).contains("not in the store"));
     tamper(&site, &format!("DELETE FROM records WHERE log = '{first}'"));
     assert!(reason(&site.local(&verify)).contains("not in the store"));
+}
+
+// Whoever asks while the server stops gets a whole answer or none, and the last checkpoint covers
+// what that wrote.
+#[test]
+fn what_is_answered_while_the_server_stops_is_on_record_and_covered() {
+    let mut site = Site::new();
+    let socket = site.path("data").join("muster.sock");
+    let answered = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while let Ok(mut stream) = UnixStream::connect(&socket) {
+                    let mut answer = String::new();
+                    let _cut_off = stream.write_all(b"no command\n");
+                    if stream.read_to_string(&mut answer).is_ok() && !answer.is_empty() {
+                        assert!(answer.contains("MALFORMED_REQUEST"), "{answer}");
+                        answered.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+            });
+        }
+        await_that("the server is busy", || answered.load(Ordering::SeqCst) > 50);
+        site.server.signal(Signal::TERM);
+    });
+    assert_eq!(site.server.wait(), Some(0));
+    let verified = site.local(&["audit", "verify"]);
+    assert_eq!(verified.yes()["unsealed"], 0);
+    site.restart(|command| command);
+    let records = site.local(&["audit", "ls", "--class", "security"]).values;
+    let is_one = |record: &&Value| record["detail"]["command"] == "unreadable";
+    assert_eq!(records.iter().filter(is_one).count(), answered.load(Ordering::SeqCst));
 }
 
 #[test]
@@ -226,9 +257,13 @@ fn the_tail_shows_the_newest_and_what_comes() {
     assert_eq!(site.local(&["nodes", "ls"]).exit, 0);
     tails.pop().unwrap().interrupt();
     let mut last = Tail::start(&site, &["-n", "1"]);
-    while last.next()["error"]["code"] == "OVERLOADED" {
-        last = Tail::start(&site, &["-n", "1"]);
-    }
+    await_that("the place is given back", || {
+        let is_full = last.next()["error"]["code"] == "OVERLOADED";
+        if is_full {
+            last = Tail::start(&site, &["-n", "1"]);
+        }
+        !is_full
+    });
 
     // The server stops.
     for tail in tails {

@@ -1,10 +1,8 @@
 //! A server whose clock is wrong issues nothing, and says whose clock it is.
 
 use std::process::Command;
-use std::thread::sleep;
-use std::time::Duration;
 
-use crate::harness::{Answer, OTHER_WORKER, Site, WORKER, is_missing, join_command};
+use crate::harness::{Answer, OTHER_WORKER, Site, WORKER, await_that, is_missing, join_command};
 
 /// The same command with a clock that is off by so much.
 fn by_a_clock(offset: &str, command: &Command) -> Command {
@@ -30,12 +28,8 @@ fn a_clock_that_is_not_the_clouds_issues_nothing() {
     let mut site = Site::with(|command| by_a_clock("+3m", &command));
     // The first answer of STS brings the other time.
     join(&site, WORKER).yes();
-    let mut looks = 0;
-    while !site.page("/readyz").contains("ahead of AWS's") {
-        looks += 1;
-        assert!(looks < 200, "{}", site.server.log());
-        sleep(Duration::from_millis(100));
-    }
+    let is_told = || site.page("/readyz").contains("ahead of AWS's");
+    await_that("the server says that its clock is ahead", is_told);
     assert!(site.page("/readyz").starts_with("HTTP/1.0 503"));
     assert_eq!(join(&site, OTHER_WORKER).failure(), (3, "SERVER_CLOCK_WRONG"));
 

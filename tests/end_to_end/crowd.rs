@@ -16,7 +16,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::client::TlsStream;
 
-use crate::harness::{OTHER_WORKER, Process, Site, WORKER, careless_connection, mortal};
+use crate::harness::{
+    OTHER_WORKER, Process, Site, WORKER, await_that, careless_connection, mortal,
+};
 
 /// How many strangers come, if this process may have so many files.
 const CROWD_MAX: u64 = 10_000;
@@ -125,9 +127,7 @@ fn honest_nodes_join_through_a_crowd_that_never_finishes_its_handshakes() {
     let waited = std::thread::scope(|scope| {
         scope.spawn(|| crowd(site.address(), many, &came, &stop));
         let _ends_with_us = StopAtEnd(&stop);
-        while came.load(Ordering::SeqCst) < many {
-            std::thread::sleep(PACE);
-        }
+        await_that("the crowd is there", || came.load(Ordering::SeqCst) >= many);
         let watch = Stopwatch::start();
         site.join(WORKER, "node").yes();
         site.join(OTHER_WORKER, "other").yes();

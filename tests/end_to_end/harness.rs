@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
+use muster::clock::Stopwatch;
 use rustix::process::{Pid, Signal, kill_process};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
@@ -20,6 +22,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 pub(crate) const MUSTER: &str = env!("CARGO_BIN_EXE_muster");
+/// Far longer than anything takes that a test waits for.
+const PATIENCE: Duration = Duration::from_mins(2);
 /// Instances of the account that `POLICY` lists, and a stranger of an account that it does not.
 pub(crate) const WORKER: &str = "i-0a000000000000001";
 pub(crate) const OTHER_WORKER: &str = "i-0a000000000000002";
@@ -93,6 +97,15 @@ pub(crate) fn skip(why: &str) {
     eprintln!("skipped: {why}");
 }
 
+/// Waits until it is so; no test waits for ever.
+pub(crate) fn await_that(what: &str, mut is_so: impl FnMut() -> bool) {
+    let watch = Stopwatch::start();
+    while !is_so() {
+        assert!(watch.elapsed() < PATIENCE, "it did not happen in {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// A command that dies with this thread, even if the test is killed and cannot clean up.
 pub(crate) fn mortal(program: &Path) -> Command {
     static IS_SETPRIV_HERE: LazyLock<bool> =
@@ -160,7 +173,17 @@ impl Process {
 
     /// Waits for the process, which was told to end, and returns its exit status.
     pub(crate) fn ended(mut self) -> Option<i32> {
-        self.child.wait().unwrap().code()
+        self.wait()
+    }
+
+    /// Likewise, of a process whose data are looked at afterwards.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        let mut status = None;
+        await_that("the process has ended", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap().code()
     }
 
     /// A string of the ready line.

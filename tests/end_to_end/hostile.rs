@@ -20,8 +20,8 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::crowd::{MEMORY_MAX_MIB, allow_many_files, proc_number, status_of};
 use crate::harness::{
-    MORE_WORKERS, OTHER_WORKER, STRANGER, Site, WORKER, careless_config, careless_connection_from,
-    tcp_connection_from,
+    MORE_WORKERS, OTHER_WORKER, STRANGER, Site, WORKER, await_that, careless_config,
+    careless_connection_from, tcp_connection_from,
 };
 
 /// Another network than that of the nodes, which is 127.0.0.0/24; and a neighbour of theirs.
@@ -65,9 +65,7 @@ impl Crowd {
 
     /// Waits until it is well under way.
     fn has_served(&self, many: usize) {
-        while self.served() < many {
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        await_that("it is under way", || self.served() >= many);
     }
 }
 
@@ -194,9 +192,7 @@ fn nodes_join_through_a_crowd_of_strangers_of_their_own_network() {
             });
         }
         let _ends_with_us = StopAtEnd(&stop);
-        while refused.load(Ordering::SeqCst) < 2 * CROWD {
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        await_that("strangers were refused", || refused.load(Ordering::SeqCst) >= 2 * CROWD);
         for (number, worker) in MORE_WORKERS.into_iter().enumerate() {
             site.join(worker, &format!("node-{number}")).yes();
         }
@@ -331,9 +327,8 @@ fn nodes_join_when_every_place_is_taken_by_somebody_who_only_pings() {
         })
     });
     // Nearly every place is of somebody who has asked, and the rest of the crowd wants them too.
-    while SETTLED.load(Ordering::SeqCst) < PLACES * 4 / 5 {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    let is_settled = || SETTLED.load(Ordering::SeqCst) >= PLACES * 4 / 5;
+    await_that("the crowd has the places", is_settled);
     std::thread::sleep(Duration::from_secs(1));
     let watch = Stopwatch::start();
     for (number, worker) in [WORKER, OTHER_WORKER].into_iter().enumerate() {

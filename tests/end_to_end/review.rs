@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, MUSTER, POLICY, Site, WORKER, mortal, write_policy};
+use crate::harness::{Answer, MUSTER, POLICY, Site, WORKER, await_that, mortal, write_policy};
 
 const LATER: &str = r#"
 ---
@@ -48,9 +48,8 @@ fn since_when_who_uses_it_and_what_a_change_would_mean() {
     site.server.signal(Signal::HUP);
     let live = ask(&site, &["policy", "check", "policies"]);
     let hash = live.yes()["hash"].clone();
-    while site.local(&["policy", "status"]).values[0]["hash"] != hash {
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
+    let is_live = || site.local(&["policy", "status"]).values[0]["hash"] == hash;
+    await_that("the new set is in force", is_live);
     let other = site.local(&["policy", "status", "--reviewed", before.to_str().unwrap()]);
     assert_eq!(other.exit, 1, "another set stands there");
     let policies = site.path("policies");
@@ -111,9 +110,7 @@ fn a_large_set_is_what_was_reviewed_and_says_since_when() {
         let arguments = ["policy", "status", "--reviewed", reviewed.to_str().unwrap()];
         site.local(&arguments).values[0]["reviewed"]["same"] == true
     };
-    while !is_same() {
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
+    await_that("the reviewed set is in force", is_same);
     let asked = ["policy", "access", "policies", "--account", "100034713592"];
     let found = ask(&site, &[&asked[..], &["--data-dir", "data"]].concat());
     let groups = found.yes()["access"].as_array().unwrap();

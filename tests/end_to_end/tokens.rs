@@ -9,7 +9,7 @@ use muster::clock::Stopwatch;
 use muster::domain::TokenSecret;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, MUSTER, Site, write_policy};
+use crate::harness::{Answer, MUSTER, Site, await_that, write_policy};
 
 pub(crate) const TOKEN_POLICY: &str = r#"
 apiVersion: muster/v1
@@ -153,17 +153,11 @@ fn static_tokens_follow_their_file() {
     // A broken file changes nothing, and an empty one takes its tokens away.
     let tokens = || site.local(&["tokens", "ls"]).yes()["tokens"].as_array().unwrap().len();
     fs::write(&file, "[[token]]\nname = 1\n").unwrap();
-    let deadline = Stopwatch::start();
-    while !site.server.log().contains("the static tokens were not loaded") {
-        assert!(deadline.elapsed() < Duration::from_secs(30), "{}", site.server.log());
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    await_that("the broken file was seen", || {
+        site.server.log().contains("the static tokens were not loaded")
+    });
     assert_eq!(tokens(), 1);
     fs::write(&file, "").unwrap();
-    let deadline = Stopwatch::start();
-    while tokens() > 0 {
-        assert!(deadline.elapsed() < Duration::from_secs(30));
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    await_that("the tokens are gone", || tokens() == 0);
     assert!(site.local(&["tokens", "audit"]).yes()["findings"].as_array().unwrap().is_empty());
 }

@@ -6,14 +6,11 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::{sleep, spawn};
-use std::time::Duration;
-
-use muster::clock::Stopwatch;
+use std::thread::spawn;
 
 use crate::agent::{agent_command_for, await_status};
-use crate::harness::{Process, Site, WORKER};
-use crate::what_happens::{PATIENCE, assert_no_harm, history, hurry, key, node};
+use crate::harness::{Process, Site, WORKER, await_that};
+use crate::what_happens::{assert_no_harm, history, hurry, key, node};
 
 /// Of all that a node sends, its evidence alone makes a TLS record as long as this.
 const EVIDENCE_BYTES: usize = 2000;
@@ -143,14 +140,6 @@ impl Records {
     }
 }
 
-fn await_that(is_it: impl Fn() -> bool) {
-    let watch = Stopwatch::start();
-    while !is_it() {
-        assert!(watch.elapsed() < PATIENCE, "it did not happen");
-        sleep(Duration::from_millis(10));
-    }
-}
-
 fn agent_through(site: &Site, network: &Network) -> Process {
     let server = network.address.to_string();
     let command = agent_command_for(site, &server, WORKER, "node");
@@ -164,7 +153,7 @@ fn lost_reply_at_join() {
     let network = Network::to(&site);
     network.lose_replies(true);
     let agent = agent_through(&site, &network);
-    await_that(|| network.has_lost_a_reply());
+    await_that("a reply is lost", || network.has_lost_a_reply());
     let recorded = node(&site)["serial"].clone();
     let asked_with = fs::read(site.path("node/pending/key.pem")).unwrap();
     assert!(!site.path("node/current").exists(), "it heard nothing");

@@ -21,6 +21,8 @@ pub(crate) struct Hooked {
     pub(crate) removed_before_commit: Mutex<Option<TokenName>>,
     /// The static tokens are this one from just before the next commit on.
     pub(crate) changed_before_commit: Mutex<Option<Token>>,
+    /// This record is written just before the next commit.
+    pub(crate) appended_before_commit: Mutex<Option<Append>>,
 }
 
 #[async_trait::async_trait]
@@ -61,6 +63,11 @@ impl Store for Hooked {
         if let Some(name) = removed {
             let inner = Arc::clone(&self.inner) as Arc<dyn Store>;
             Registry::new(inner).remove_token(&name, |_| Ok(vec![])).await?;
+        }
+        let appended = self.appended_before_commit.lock().unwrap().take();
+        if let Some(append) = appended {
+            let other = Transaction { appends: vec![append], ..Transaction::default() };
+            self.inner.commit(other).await?;
         }
         self.inner.commit(transaction).await
     }

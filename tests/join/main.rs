@@ -13,6 +13,7 @@
 
 mod authority;
 mod bounds;
+mod checkpoints;
 mod cloud;
 mod contract;
 mod crash;
