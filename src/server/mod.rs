@@ -13,6 +13,7 @@ mod exchange;
 mod explanation;
 mod grpc;
 mod handshake;
+mod hello;
 mod listener;
 mod local;
 mod metrics;
@@ -44,11 +45,12 @@ pub use data_directory::{
     DataDirectory, UnusableDirectory, check_data_directory, socket_path, store_path,
 };
 pub use explanation::Explainer;
+pub use hello::{HELLO_BYTES_MAX, read_hello};
 pub use local::{BundleFormat, Command, LocalError, LockWanted, RecordFilter, Reply, TokenWanted};
 pub use policy_history::{AlteredSet, Load, PolicyHistory};
 pub use reload::read_certificates;
 pub use run::{start, start_baseline};
 pub use running::{Ready, Running};
-pub use space::SpaceLimits;
+pub use space::{SpaceLimits, free_bytes};
 pub use start_error::StartError;
 pub use tls::UnusableTls;

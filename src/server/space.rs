@@ -134,7 +134,7 @@ fn judge(free: u64, held: u64, limits: &SpaceLimits) -> Room {
 }
 
 /// Bytes that a process without privileges can still write there.
-pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
     let found = statvfs(path)?;
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }

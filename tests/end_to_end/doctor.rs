@@ -86,6 +86,17 @@ fn a_wrong_clock_is_named_with_both_times() {
     assert!(remedy.contains("chrony"), "{remedy}");
 }
 
+#[test]
+fn a_disk_is_full_by_the_servers_own_bound() {
+    let site = Site::new();
+    let config = site.path("server.toml");
+    fs::write(&config, "[store]\nlow_mib = 1000000000\n").unwrap();
+    let answer = of_server(&site, |command| {
+        command.arg("--config").arg(&config);
+    });
+    assert_eq!((answer.exit, failed(&answer)), (1, vec!["disk space"]), "{answer:?}");
+}
+
 // Its own mount namespace, so that the small disk is gone with the command.
 #[test]
 fn a_full_disk_is_named() {
@@ -113,8 +124,8 @@ fn a_full_disk_is_named() {
     assert_eq!(answer.exit, 1, "{answer:?}");
     let (outcome, detail, remedy) = check(&answer, "disk space");
     assert_eq!(outcome, "failed");
-    assert!(detail.starts_with("0 MiB free, 0 %"), "{detail}");
-    assert!(remedy.contains("disk is full"), "{remedy}");
+    assert!(detail.starts_with("0 MiB free on"), "{detail}");
+    assert!(remedy.contains("store.low_mib"), "{remedy}");
     // No server runs on that directory.
     assert_eq!(failed(&answer), ["disk space", "server"]);
 }

@@ -16,9 +16,6 @@ use crate::server::{self, Cloud, Command, Config, Overrides, policy_directory};
 
 /// Proofs are refused beyond 5 minutes; nobody should get that near.
 const CLOCK_SKEW_MAX: Duration = Duration::from_mins(2);
-/// Either is too little: the store's log grows before it shrinks.
-const FREE_BYTES_MIN: u64 = 256 * 1024 * 1024;
-const FREE_PERCENT_MIN: u64 = 5;
 
 /// Looks at the server of this machine.
 #[derive(Debug, clap::Args)]
@@ -59,7 +56,7 @@ pub(super) fn checks(arguments: &Arguments) -> Result<Vec<Check>, Unusable> {
     let mut checks =
         vec![Check::ok("configuration", named.unwrap_or_else(|| "the defaults".to_owned()))];
     checks.push(data_directory(&config.data_dir));
-    checks.push(disk_space(&config.data_dir));
+    checks.push(disk_space(&config));
     let (certificates, loaded) = region_certificates(&config, clock.now());
     checks.push(certificates);
     let why = "the region certificates could not be loaded";
@@ -81,23 +78,22 @@ fn data_directory(path: &Path) -> Check {
     Check::of("data directory", found.map(|()| path.display().to_string()), remedy)
 }
 
-fn disk_space(path: &Path) -> Check {
+/// By the bound below which the server itself begins to give way: a share of the disk would call a
+/// large one full that has room for years.
+fn disk_space(config: &Config) -> Check {
     const NAME: &str = "disk space";
-    let status = match rustix::fs::statvfs(path) {
-        Ok(status) => status,
-        Err(error) => {
-            return Check::not_checked(NAME, format!("{}: {error}", path.display()));
-        }
+    let path = config.data_dir.display();
+    let free = match server::free_bytes(&config.data_dir) {
+        Ok(free) => free,
+        Err(error) => return Check::not_checked(NAME, format!("{path}: {error}")),
     };
-    let free = status.f_bavail.saturating_mul(status.f_frsize);
-    let whole = status.f_blocks.saturating_mul(status.f_frsize);
-    let percent = free.saturating_mul(100).checked_div(whole).unwrap_or_default();
-    let detail = format!("{} MiB free, {percent} %, on {}", free >> 20, path.display());
-    if free >= FREE_BYTES_MIN && percent >= FREE_PERCENT_MIN {
+    let detail = format!("{} MiB free on {path}", free >> 20);
+    if free >= config.space.low {
         return Check::ok(NAME, detail);
     }
-    let remedy = "the disk is full or nearly so, and a server that cannot write admits nobody: make \
-                  room or enlarge it; docs/operations.md, \"The disk is full\"";
+    let remedy = "less is free than store.low_mib: records of refusals give way already, and a server \
+                  that cannot write admits nobody; make room or enlarge the disk; \
+                  docs/operations.md, \"The disk is full\"";
     Check::failed(NAME, detail, remedy)
 }
 
