@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::agent::{await_status, start};
-use crate::harness::{POLICY, Site, WORKER};
+use crate::harness::{POLICY, Site, WORKER, await_that};
 
 /// A server whose certificates last so long.
 pub(crate) fn site(ttl: &str) -> Site {
@@ -57,7 +57,7 @@ fn renewals_bring_a_new_key_each_and_one_node_keeps_its_name() {
         serial = status["serial"].clone();
     }
     assert_eq!(security_events(&site), Vec::<Value>::new());
-    assert!(agent.log().contains("renewed"), "{}", agent.log());
+    agent.says("renewed");
     // A hang-up does not wait for the time.
     agent.signal(Signal::HUP);
     await_other(&site, &serial);
@@ -93,7 +93,7 @@ fn a_forgotten_node_comes_back_with_a_fresh_key() {
     agent.signal(Signal::HUP);
     await_other(&site, &agent.ready["serial"]);
     assert_ne!(current(&site, "key.pem"), key);
-    assert!(agent.log().contains("NODE_UNKNOWN"), "{}", agent.log());
+    agent.says("NODE_UNKNOWN");
 }
 
 #[test]
@@ -106,6 +106,6 @@ fn a_node_that_slept_through_the_end_of_its_certificate_joins_with_its_key() {
     agent.signal(Signal::CONT);
     await_other(&site, &serial);
     assert_eq!(current(&site, "key.pem"), key);
-    assert_eq!(agent.log().matches("joined").count(), 2, "{}", agent.log());
+    await_that("it says that it joined twice", || agent.log().matches("joined").count() == 2);
     assert_eq!(security_events(&site), Vec::<Value>::new());
 }

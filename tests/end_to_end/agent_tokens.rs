@@ -205,7 +205,7 @@ async fn a_denied_document_is_followed_by_a_token_of_ssm() {
         attempts.iter().map(|it| (&it["detail"]["method"], &it["outcome"])).collect();
     assert_eq!(seen, [(&json!("ec2"), &json!("refused")), (&json!("token"), &json!("admitted"))]);
     assert_eq!(attempts[0]["detail"]["boot"], attempts[1]["detail"]["boot"], "linked by the boot");
-    assert!(agent.log().contains("the next method of the list is tried"), "{}", agent.log());
+    agent.says("the next method of the list is tried");
     stop(agent);
 }
 

@@ -155,6 +155,11 @@ impl Process {
         fs::read_to_string(&self.log).unwrap()
     }
 
+    /// Waits until its log has this; a line comes after what it tells of.
+    pub(crate) fn says(&self, text: &str) {
+        await_that(text, || self.log().contains(text));
+    }
+
     /// Ends it as a power cut would.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();

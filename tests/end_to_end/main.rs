@@ -20,16 +20,17 @@ mod hostile;
 mod limits;
 mod patience;
 mod policies;
-mod reload;
 mod publications;
+mod publications_trouble;
+mod reload;
 mod renewal;
 mod review;
 mod revocation;
 mod secrets;
-#[path = "../support/softhsm.rs"]
-mod softhsm;
 mod shell;
 mod socket;
+#[path = "../support/softhsm.rs"]
+mod softhsm;
 mod storm;
 mod tokens;
 mod trust;

@@ -4,7 +4,6 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
 use std::time::Duration;
 
 use muster::aws::{AwsHttp, Endpoints, OwnCredentials, PutParameter, Service, Ssm, SsmAccess};
@@ -12,10 +11,10 @@ use muster::clock::{Clock, Stopwatch};
 use muster::domain::TokenSecret;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, MUSTER, Process, Site, local_command, mortal};
+use crate::harness::Site;
 
 /// Longer than a lease of a server that was killed, and a few failures after it.
-const PATIENCE: Duration = Duration::from_mins(2);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 const FOLDER: &str = "/muster/simulation.internal/web";
 const TOKEN: &str = "/muster/simulation.internal/web/token";
 const POLICY: &str = r"
@@ -29,7 +28,7 @@ spec:
 ";
 
 /// The policy, and a publication of it with this period in these regions.
-fn policies(period: &str, regions: &[&str]) -> String {
+pub(crate) fn policies(period: &str, regions: &[&str]) -> String {
     let targets = regions.iter().map(|region| format!("    - region: {region}\n"));
     let targets = targets.collect::<Vec<_>>().concat();
     format!(
@@ -40,10 +39,10 @@ fn policies(period: &str, regions: &[&str]) -> String {
 }
 
 /// SSM as the server's own user asks it.
-struct Parameters(Ssm, tokio::runtime::Runtime);
+pub(crate) struct Parameters(Ssm, tokio::runtime::Runtime);
 
 impl Parameters {
-    fn of(site: &Site) -> Self {
+    pub(crate) fn of(site: &Site) -> Self {
         let url = site.simulator.said("ssm");
         let mut endpoints = Endpoints::new(false);
         endpoints.replace(Service::Ssm, None, url, true).unwrap();
@@ -53,13 +52,13 @@ impl Parameters {
         Self(Ssm::new(http, endpoints, own, Clock::system(), std::sync::Arc::default()), runtime)
     }
 
-    fn get(&self, region: &str, name: &str, decrypt: bool) -> Option<String> {
+    pub(crate) fn get(&self, region: &str, name: &str, decrypt: bool) -> Option<String> {
         let access = SsmAccess { region: region.parse().unwrap(), role: None };
         let found = self.1.block_on(self.0.get(&access, &[name], decrypt)).unwrap();
         found.first().map(|parameter| parameter.value.as_str().to_owned())
     }
 
-    fn overwrite(&self, name: &str, value: &str) {
+    pub(crate) fn overwrite(&self, name: &str, value: &str) {
         let access = SsmAccess { region: "us-west-2".parse().unwrap(), role: None };
         let tags = std::collections::BTreeMap::new();
         let put = PutParameter {
@@ -73,7 +72,7 @@ impl Parameters {
         self.1.block_on(self.0.put(&access, &put)).unwrap();
     }
 
-    fn token(&self) -> Option<TokenSecret> {
+    pub(crate) fn token(&self) -> Option<TokenSecret> {
         self.get("us-west-2", TOKEN, true).map(|text| TokenSecret::parse(&text).ok().unwrap())
     }
 }
@@ -91,25 +90,25 @@ fn steer(site: &Site, method: &str, path: &str, body: &str) -> String {
 }
 
 /// Tells the simulator how SSM misbehaves.
-fn fault(site: &Site, fault: &Value) {
+pub(crate) fn fault(site: &Site, fault: &Value) {
     let answer = steer(site, "PUT", "faults", &fault.to_string());
     assert!(answer.contains(" 204 "), "{answer}");
 }
 
 /// How many reads of parameters have come.
-fn reads(site: &Site) -> u64 {
+pub(crate) fn reads(site: &Site) -> u64 {
     let answer = steer(site, "GET", "calls", "");
     let calls: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
     calls["ssm"]["GetParameters"].as_u64().unwrap()
 }
 
-fn publications(site: &Site) -> Vec<Value> {
+pub(crate) fn publications(site: &Site) -> Vec<Value> {
     let listed = site.local(&["publications", "ls"]);
     listed.yes()["publications"].as_array().unwrap().clone()
 }
 
 /// Waits until it is so.
-fn wait_until<T>(site: &Site, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_until<T>(site: &Site, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let watch = Stopwatch::start();
     loop {
         if let Some(found) = look() {
@@ -122,7 +121,7 @@ fn wait_until<T>(site: &Site, what: &str, mut look: impl FnMut() -> Option<T>) -
 }
 
 /// Waits until every target is published and has no error.
-fn wait_for_all(site: &Site) -> Vec<Value> {
+pub(crate) fn wait_for_all(site: &Site) -> Vec<Value> {
     wait_until(site, "everything is published", || {
         let listed = publications(site);
         let is_good = |one: &Value| one["state"] == "published" && one["error"].is_null();
@@ -131,14 +130,14 @@ fn wait_for_all(site: &Site) -> Vec<Value> {
 }
 
 /// The names of all tokens on record.
-fn tokens(site: &Site) -> Vec<String> {
+pub(crate) fn tokens(site: &Site) -> Vec<String> {
     let listed = site.local(&["tokens", "ls"]);
     let tokens = listed.yes()["tokens"].as_array().unwrap();
     tokens.iter().map(|token| token["name"].as_str().unwrap().to_owned()).collect()
 }
 
 /// The kinds of all audit records about publications, with their tokens, and the whole text.
-fn audit(site: &Site) -> (Vec<(String, String)>, String) {
+pub(crate) fn audit(site: &Site) -> (Vec<(String, String)>, String) {
     let listed = site.local(&["audit", "ls", "--class", "security"]);
     let kinds = listed.values.iter().filter_map(|record| {
         let kind = record["kind"].as_str()?.strip_prefix("publication-")?;
@@ -300,101 +299,6 @@ fn a_role_writes_in_its_own_account_in_the_layout_that_is_asked_for() {
     assert_eq!(calls["ssm"]["PutParameter"], 2, "the pin and the token");
 }
 
-/// Publishes once, makes the next rotation stop with this fault, kills the server there, and starts
-/// it again; everything that the audit log says of the publication, in the order of the alphabet.
-fn killed(stop: &Value, is_there: impl Fn(&Site) -> bool) -> Vec<String> {
-    let mut site = Site::under(&policies("10m", &["us-west-2"]));
-    wait_for_all(&site);
-    let old = tokens(&site).remove(0);
-    fault(&site, stop);
-    let directory = site.directory.path().to_owned();
-    let asking = std::thread::spawn(move || {
-        let mut command = mortal(Path::new(MUSTER));
-        command.args(["publications", "publish", "web", "--data-dir"]).arg(directory.join("data"));
-        command.output().unwrap()
-    });
-    wait_until(&site, "the moment", || {
-        (publications(&site)[0]["state"] == "creating" && is_there(&site)).then_some(())
-    });
-    site.server.kill();
-    assert!(!asking.join().unwrap().status.success());
-    fault(&site, &json!({"service": "ssm", "fault": null}));
-    site.restart(|command| command);
-    wait_until(&site, "the next server publishes", || {
-        let listed = publications(&site);
-        let one = &listed[0];
-        let is_whole = one["state"] == "published" && one["error"].is_null();
-        (is_whole && !audit(&site).0.iter().all(|(_, token)| *token == old || token.is_empty()))
-            .then_some(())
-    });
-    // Without a rotation that is due it stays so: what is on record is what is published, and the
-    // token before, if there is one, is on its way out.
-    let one = publications(&site)[0].clone();
-    let published = Parameters::of(&site).token().unwrap();
-    assert_eq!(one["token"], published.name().as_str(), "what is published is on record");
-    let mut known = vec![published.name().to_string()];
-    known.extend(one["previous"]["token"].as_str().map(str::to_owned));
-    known.sort();
-    let mut live = tokens(&site);
-    live.sort();
-    assert_eq!(live, known, "no token is orphaned");
-    // Each process has a chain of its own, and chains of one second have no order.
-    let mut kinds: Vec<String> = audit(&site).0.into_iter().map(|(kind, _)| kind).collect();
-    // The next server listens on another port, and writes that beside the token.
-    kinds.retain(|kind| kind != "mended");
-    kinds.sort();
-    kinds
-}
-
-// Acceptance 4, in its three windows: the audit log tells each.
-#[test]
-fn a_server_killed_before_its_put_leaves_nothing() {
-    let stop = json!({"service": "ssm", "fault": "slow", "action": "PutParameter", "delay": "60s"});
-    assert_eq!(killed(&stop, |_| true), ["create", "create", "leftover", "publish"]);
-}
-
-#[test]
-fn a_server_killed_after_its_put_has_published() {
-    let stop = json!({"service": "ssm", "fault": "late", "action": "PutParameter", "delay": "60s"});
-    let is_put = |site: &Site| {
-        Parameters::of(site).token().unwrap().name().as_str() != publications(site)[0]["token"]
-    };
-    assert_eq!(killed(&stop, is_put), ["adopt", "create", "create", "publish"]);
-}
-
-#[test]
-fn a_server_killed_at_its_read_back_has_published() {
-    let stop = json!({"service": "ssm", "fault": "late", "action": "PutParameter", "delay": "3s"});
-    let reads_back = |site: &Site| {
-        let fetched = Parameters::of(site).token().unwrap();
-        if fetched.name().as_str() == publications(site)[0]["token"] {
-            return false;
-        }
-        // From here on no read is answered; the server's next one is that of the token.
-        fault(site, &json!({"service": "ssm", "fault": "slow", "action": "GetParameters"}));
-        let before = reads(site);
-        wait_until(site, "the read-back", || (reads(site) > before).then_some(()));
-        true
-    };
-    assert_eq!(killed(&stop, reads_back), ["adopt", "create", "create", "publish"]);
-}
-
-#[test]
-fn a_lost_answer_is_looked_for_and_costs_no_token() {
-    let site = Site::under(&policies("10m", &["us-west-2"]));
-    wait_for_all(&site);
-    fault(
-        &site,
-        &json!({"service": "ssm", "fault": "cut_off", "action": "PutParameter", "count": 1}),
-    );
-    let lost = site.local(&["publications", "publish", "web"]);
-    assert_eq!(lost.failure(), (3, "SSM_UNAVAILABLE"));
-    wait_for_all(&site);
-    let (kinds, _) = audit(&site);
-    let kinds: Vec<String> = kinds.into_iter().skip(2).map(|(kind, _)| kind).collect();
-    assert_eq!(kinds, ["create", "adopt"]);
-}
-
 #[test]
 fn a_parameter_that_somebody_overwrites_is_seen_and_mended() {
     let mut site = Site::under(&policies("10m", &["us-west-2"]));
@@ -457,61 +361,4 @@ fn what_nobody_wants_any_more_is_revoked_and_taken_out_of_ssm() {
     let (kinds, text) = audit(&site);
     assert_eq!(kinds.last().unwrap().0, "retire");
     assert!(text.contains("deleted"), "{text}");
-}
-
-#[test]
-fn ssm_failing_a_fifth_of_its_calls_only_costs_time() {
-    let site = Site::under(&policies("3s", &["us-west-2"]));
-    wait_for_all(&site);
-    fault(&site, &json!({"service": "ssm", "fault": "throttled", "percent": 20}));
-    let mut seen = std::collections::BTreeSet::new();
-    wait_until(&site, "five rotations", || {
-        let live = tokens(&site);
-        assert!(live.len() <= 2, "{live:?}");
-        seen.extend(live);
-        (audit(&site).0.iter().filter(|(kind, _)| kind == "publish").count() >= 5).then_some(())
-    });
-}
-
-// Without an address that nodes can use nothing is published, and the operator reads what to do.
-#[test]
-fn without_a_join_address_nothing_is_published() {
-    let site = Site::with(|command| command);
-    let config = site.path("server.toml");
-    let url = site.simulator.said("ssm").to_owned();
-    let certificates = site.path("sim/certificates");
-    let text = format!(
-        "[aws]\ncertificates_dir = '{}'\ninsecure_endpoints = true\n\
-         [aws.endpoints]\nsts = '{url}'\nec2 = '{url}'\nssm = '{url}'\n",
-        certificates.display()
-    );
-    fs::write(&config, text).unwrap();
-    fs::create_dir(site.path("policies-2")).unwrap();
-    fs::write(site.path("policies-2/p.yaml"), policies("10m", &["us-west-2"])).unwrap();
-    let keys: Value =
-        serde_json::from_slice(&fs::read(site.path("sim/server-credentials.json")).unwrap())
-            .unwrap();
-    let mut command = mortal(Path::new(MUSTER));
-    command.args(["server", "--trust-domain", "test.internal", "--config"]).arg(&config);
-    command.arg("--data-dir").arg(site.path("data-2"));
-    command.arg("--policies").arg(site.path("policies-2"));
-    command.args(["--listen", "127.0.0.1:0", "--diagnostics-listen", "127.0.0.1:0"]);
-    command.env("AWS_ACCESS_KEY_ID", keys["access_key_id"].as_str().unwrap());
-    command.env("AWS_SECRET_ACCESS_KEY", keys["secret_access_key"].as_str().unwrap());
-    let server = Process::start(command, &site.path("server-2.log"));
-    let site = Site { server, ..site };
-    let data = site.path("data-2");
-    let watch = Stopwatch::start();
-    loop {
-        let mut command = local_command(mortal(Path::new(MUSTER)), &["publications", "ls"], &data);
-        let listed = Answer::of(&mut command);
-        let one = &listed.yes()["publications"][0];
-        if let Some(error) = one["error"].as_str() {
-            assert!(error.contains("publisher.join_address"), "{error}");
-            assert!(site.server.log().contains("publisher.join_address"));
-            return;
-        }
-        assert!(watch.elapsed() < PATIENCE, "{}", site.server.log());
-        std::thread::sleep(Duration::from_millis(100));
-    }
 }

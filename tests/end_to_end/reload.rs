@@ -66,7 +66,7 @@ fn a_broken_edit_leaves_the_set_before_in_force() {
     assert_eq!(change["detail"]["before"], before["hash"]);
     let effect = of_kind("policy-effect").expect("a record of its effect");
     assert_eq!(effect["detail"]["nodes"], 1);
-    assert!(site.server.log().contains("renews these nodes no more"), "{}", site.server.log());
+    site.server.says("renews these nodes no more");
 }
 
 // T52: unreadable, half-written, gone: never an empty set.

@@ -240,7 +240,7 @@ async fn an_account_that_is_removed_loses_all_its_renewals() {
         sleep(Duration::from_millis(50));
     };
     assert_eq!(effect["detail"]["nodes"], NODES);
-    assert!(site.server.log().contains("nodes=100"), "{}", site.server.log());
+    site.server.says("nodes=100");
 
     let mut ends = Vec::new();
     for (state, endpoint) in &nodes {
