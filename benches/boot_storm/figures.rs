@@ -117,12 +117,52 @@ impl Figures {
     }
 }
 
-/// How the storms of one run compare.
-pub(crate) fn ratios(all: &[Figures]) -> Vec<(&'static str, f64)> {
+/// The same storm of several rounds, figure by figure the middle one; what was told to nodes is added
+/// up.
+pub(crate) fn median(rounds: &[&Figures]) -> Figures {
+    let mut middle = rounds[0].clone();
+    let real = |read: fn(&Figures) -> f64| {
+        let mut all: Vec<_> = rounds.iter().map(|figures| read(figures)).collect();
+        all.sort_by(f64::total_cmp);
+        all[all.len() / 2]
+    };
+    let whole = |read: fn(&Figures) -> u64| {
+        let mut all: Vec<_> = rounds.iter().map(|figures| read(figures)).collect();
+        all.sort_unstable();
+        all[all.len() / 2]
+    };
+    middle.seconds = real(|figures| figures.seconds);
+    middle.per_second = real(|figures| figures.per_second);
+    middle.server_cpu_seconds = real(|figures| figures.server_cpu_seconds);
+    middle.per_server_cpu_second = real(|figures| figures.per_server_cpu_second);
+    middle.p50_ms = real(|figures| figures.p50_ms);
+    middle.p95_ms = real(|figures| figures.p95_ms);
+    middle.p99_ms = real(|figures| figures.p99_ms);
+    middle.server_peak_mib = whole(|figures| figures.server_peak_mib);
+    middle.commits = whole(|figures| figures.commits);
+    middle.sts_calls = whole(|figures| figures.sts_calls);
+    middle.ec2_calls = whole(|figures| figures.ec2_calls);
+    middle.strangers = whole(|figures| figures.strangers);
+    for figures in rounds.get(1..).unwrap_or_default() {
+        middle.joined = middle.joined.min(figures.joined);
+        add(&mut middle.retried, &figures.retried);
+        add(&mut middle.refused, &figures.refused);
+    }
+    middle
+}
+
+fn add(all: &mut BTreeMap<String, u64>, more: &BTreeMap<String, u64>) {
+    for (code, count) in more {
+        *all.entry(code.clone()).or_default() += count;
+    }
+}
+
+/// How the storms of one round compare.
+pub(crate) fn ratios(round: &[Figures]) -> BTreeMap<&'static str, f64> {
     type Read = fn(&Figures) -> f64;
     let per_cpu_second: Read = |figures| figures.per_server_cpu_second;
     let per_second: Read = |figures| figures.per_second;
-    let find = |name| all.iter().find(|figures| figures.name == name);
+    let find = |name| round.iter().find(|figures| figures.name == name);
     [
         ("document-only of baseline, per CPU-s", "document-only", "baseline", per_cpu_second),
         ("with-proof of document-only, per CPU-s", "with-proof", "document-only", per_cpu_second),
@@ -134,6 +174,20 @@ pub(crate) fn ratios(all: &[Figures]) -> Vec<(&'static str, f64)> {
     .into_iter()
     .filter_map(|(name, one, other, read)| Some((name, read(find(one)?) / read(find(other)?))))
     .collect()
+}
+
+/// The middle of each ratio: storms are compared within their round, since a machine is faster in one
+/// minute than in the next.
+pub(crate) fn median_ratios(rounds: &[Vec<Figures>]) -> BTreeMap<&'static str, f64> {
+    let mut all: BTreeMap<_, Vec<f64>> = BTreeMap::new();
+    for (name, ratio) in rounds.iter().flat_map(|round| ratios(round)) {
+        all.entry(name).or_default().push(ratio);
+    }
+    let middle = |mut found: Vec<f64>| {
+        found.sort_by(f64::total_cmp);
+        found[found.len() / 2]
+    };
+    all.into_iter().map(|(name, found)| (name, middle(found))).collect()
 }
 
 /// On what was measured.

@@ -12,6 +12,8 @@
 //! cargo bench --bench boot_storm -- --known 1000000     the registry knows a million nodes already
 //! ```
 //!
+//! Everything is measured in three rounds, of which the middle one counts, figure by figure: between
+//! two minutes of one machine the same build differs by a fifth. Ratios are of storms of one round.
 //! Joins per second depend on the machine, and on this program, which takes the same cores. Joins per
 //! server-CPU-second and the ratios within one run depend on it less.
 
@@ -83,6 +85,9 @@ struct Options {
     /// How many nodes the registry knows before.
     #[arg(long, value_name = "N")]
     known: Option<usize>,
+    /// How often everything is measured but `--known`; of the rounds the middle counts.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
+    rounds: u8,
     /// text or json.
     #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
     output: String,
@@ -112,53 +117,48 @@ fn main() {
     tokio::runtime::Runtime::new().unwrap().block_on(measure(&options));
 }
 
-/// Measures what is wanted, and prints it.
+/// Measures what is wanted, and prints it: every round, then the middle of them.
 async fn measure(options: &Options) {
     let is_json = options.output == "json";
     let storm = Storm::prepare(options).await;
-    let mut all: Vec<Figures> = Vec::new();
-    let mut done = |figures: Figures| {
+    let mut rounds = Vec::new();
+    for number in 1..=options.rounds {
+        // A million nodes are there once: to bring them takes longer than all the rest.
+        let known = options.known.filter(|_| number == options.rounds);
+        let round = storm.round(&Options { known, ..options.clone() }).await;
         if !is_json {
-            println!("{}", figures.in_words());
+            print(&format!("round {number} of {}", options.rounds), &round);
         }
-        all.push(figures);
-    };
-    let all_at_once = options.at_once.unwrap_or(options.instances);
-    let document =
-        Run { name: "document-only", at_once: all_at_once, with_proof: false, apart: false };
-    // What is measured against it is measured with it, in the same run.
-    if options.baseline || options.document_only || options.known.is_some() {
-        let (figures, sizes) = storm.breaks(document, Behind::Joins, 0).await;
-        done(figures);
-        if options.baseline {
-            let run = Run { name: "baseline", ..document };
-            done(storm.breaks(run, Behind::Nobody(sizes), 0).await.0);
-        }
+        rounds.push(round);
     }
-    if options.with_proof {
-        let run = Run { name: "with-proof", with_proof: true, ..document };
-        done(storm.breaks(run, Behind::Joins, 0).await.0);
-    }
-    if let Some(percent) = options.hostile {
-        let calm = Run { name: "calm", at_once: AT_ONCE_IN_A_CROWD, apart: true, ..document };
-        done(storm.breaks(calm, Behind::Joins, 0).await.0);
-        let strangers = AT_ONCE_IN_A_CROWD * percent / (100 - percent);
-        let run = Run { name: "hostile", ..calm };
-        done(storm.breaks(run, Behind::Joins, strangers).await.0);
-    }
-    if let Some(known) = options.known {
-        let run = Run { name: "known", ..document };
-        done(storm.breaks(run, Behind::Registry(known), 0).await.0);
-    }
-    let ratios = figures::ratios(&all);
+    let middle = medians(&rounds);
+    let ratios = figures::median_ratios(&rounds);
     if is_json {
         let machine = figures::machine();
-        println!("{}", json!({"machine": machine, "storms": all, "ratios": ratios}));
-    } else {
-        for (name, ratio) in ratios {
-            println!("{name:<40} {ratio:.2}");
-        }
+        let whole =
+            json!({"machine": machine, "storms": middle, "ratios": ratios, "rounds": rounds});
+        return println!("{whole}");
     }
+    print(&format!("the middle of {} rounds", options.rounds), &middle);
+    for (name, ratio) in ratios {
+        println!("{name:<40} {ratio:.2}");
+    }
+}
+
+fn print(title: &str, storms: &[Figures]) {
+    println!("{title}");
+    for figures in storms {
+        println!("{}", figures.in_words());
+    }
+}
+
+/// The middle of each storm; the last round has all of them.
+fn medians(rounds: &[Vec<Figures>]) -> Vec<Figures> {
+    let of = |name: &str| -> Vec<&Figures> {
+        rounds.iter().flatten().filter(|figures| figures.name == name).collect()
+    };
+    let last = rounds.last().map(Vec::as_slice).unwrap_or_default();
+    last.iter().map(|figures| figures::median(&of(figures.name))).collect()
 }
 
 /// The nodes and the cloud.
@@ -203,6 +203,37 @@ impl Storm {
             }
         }
         Self { cloud, nodes, strangers }
+    }
+
+    /// Every storm that is wanted, once. What is measured against another one is measured beside it.
+    async fn round(&self, options: &Options) -> Vec<Figures> {
+        let mut round = Vec::new();
+        let at_once = options.at_once.unwrap_or(options.instances);
+        let document = Run { name: "document-only", at_once, with_proof: false, apart: false };
+        if options.baseline || options.document_only || options.known.is_some() {
+            let (figures, sizes) = self.breaks(document, Behind::Joins, 0).await;
+            round.push(figures);
+            if options.baseline {
+                let run = Run { name: "baseline", ..document };
+                round.push(self.breaks(run, Behind::Nobody(sizes), 0).await.0);
+            }
+        }
+        if options.with_proof {
+            let run = Run { name: "with-proof", with_proof: true, ..document };
+            round.push(self.breaks(run, Behind::Joins, 0).await.0);
+        }
+        if let Some(percent) = options.hostile {
+            let calm = Run { name: "calm", at_once: AT_ONCE_IN_A_CROWD, apart: true, ..document };
+            round.push(self.breaks(calm, Behind::Joins, 0).await.0);
+            let strangers = AT_ONCE_IN_A_CROWD * percent / (100 - percent);
+            let run = Run { name: "hostile", ..calm };
+            round.push(self.breaks(run, Behind::Joins, strangers).await.0);
+        }
+        if let Some(known) = options.known {
+            let run = Run { name: "known", ..document };
+            round.push(self.breaks(run, Behind::Registry(known), 0).await.0);
+        }
+        round
     }
 
     /// Lets all nodes join this server, amidst so many strangers.
