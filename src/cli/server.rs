@@ -122,10 +122,14 @@ pub(super) fn run(arguments: ServerArguments, printer: Printer) -> Outcome {
     let outcome = runtime.block_on(async {
         // From here on a signal is heard, however early it comes.
         let mut signals = Signals::listen()?;
-        let running = tokio::select! {
-            started = start(config, Clock::system()) => started.map_err(|error| failure(&error))?,
+        // A task of its own: a file that is a pipe, or a disk that hangs, blocks its thread.
+        let starting = tokio::spawn(start(config, Clock::system()));
+        let started = tokio::select! {
+            started = starting => started,
             () = signals.end() => return Ok(Exit::Yes),
         };
+        let started = started.map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
+        let running = started.map_err(|error| failure(&error))?;
         printer.result(&running.ready, || ready_text(&running));
         notify(&[NotifyState::Ready]);
         while let Wish::Reload = signals.next().await {

@@ -48,6 +48,7 @@ pub use explanation::Explainer;
 pub use hello::{HELLO_BYTES_MAX, read_hello};
 pub use local::{BundleFormat, Command, LocalError, LockWanted, RecordFilter, Reply, TokenWanted};
 pub use policy_history::{AlteredSet, Load, PolicyHistory};
+pub use proxy_protocol::read_proxy_header;
 pub use reload::read_certificates;
 pub use run::{start, start_baseline};
 pub use running::{Ready, Running};

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 use ppp::v2::{Addresses, Command, Header, PROTOCOL_PREFIX};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 
 /// Signature, version, family and length.
@@ -32,18 +32,28 @@ impl Balancers {
         accepted_from: SocketAddr,
     ) -> io::Result<SocketAddr> {
         let address = accepted_from.ip().to_canonical();
-        if !self.0.iter().any(|network| network.contains(&address)) {
-            return Ok(accepted_from);
+        if self.0.iter().any(|network| network.contains(&address)) {
+            read_proxy_header(stream, accepted_from).await
+        } else {
+            Ok(accepted_from)
         }
-        let mut header = vec![0; FIXED_BYTES];
-        stream.read_exact(&mut header).await?;
-        let rest = length_of(&header)?;
-        header.resize(FIXED_BYTES + rest, 0);
-        if let Some(unread) = header.get_mut(FIXED_BYTES..) {
-            stream.read_exact(unread).await?;
-        }
-        source_of(&header, accepted_from)
     }
+}
+
+/// Reads the header of a connection from this balancer, and nothing after it; says where the
+/// connection comes from.
+pub async fn read_proxy_header<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    balancer: SocketAddr,
+) -> io::Result<SocketAddr> {
+    let mut header = vec![0; FIXED_BYTES];
+    stream.read_exact(&mut header).await?;
+    let rest = length_of(&header)?;
+    header.resize(FIXED_BYTES + rest, 0);
+    if let Some(unread) = header.get_mut(FIXED_BYTES..) {
+        stream.read_exact(unread).await?;
+    }
+    source_of(&header, balancer)
 }
 
 /// How many bytes follow.

@@ -4,11 +4,13 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::harness::{
-    Answer, MUSTER, POLICY, Process, Site, WORKER, mortal, on_loopback, server_command, simulator,
-    write_policy,
+    Answer, MUSTER, POLICY, Process, Site, WORKER, await_that, mortal, on_loopback, server_command,
+    simulator, write_policy,
 };
 
 /// A server command that is expected to end by itself.
@@ -194,4 +196,20 @@ fn what_runs_is_what_was_reviewed_or_the_exit_says_no() {
     fs::write(reviewed.path().join("policies.yaml"), "kind: JoinPolicy\n").unwrap();
     assert_eq!(status().failure(), (2, "POLICY_SET_INVALID"));
     assert!(site.local(&["policy", "status"]).yes().get("reviewed").is_none());
+}
+
+// A secret that comes through a pipe may never come; the server is not stuck with it.
+#[test]
+fn a_server_that_is_not_ready_yet_ends_when_it_is_told_to() {
+    let directory = prepared(POLICY);
+    let path = |name| directory.path().join(name);
+    let pipe = path("passphrase");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    fs::write(path("server.toml"), format!("[ca]\npassphrase_file = {pipe:?}\n")).unwrap();
+    let mut command = server(directory.path());
+    command.arg("--config").arg(path("server.toml"));
+    let server = Process::launch(command, &path("server.log"));
+    await_that("it has begun", || path("data/installation.json").exists());
+    server.signal(Signal::TERM);
+    assert_eq!(server.ended(), Some(0));
 }
