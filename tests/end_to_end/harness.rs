@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use muster::clock::Stopwatch;
 use rustix::process::{Pid, Signal, kill_process};
+use rustls::client::WantsClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme, version};
+use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, SignatureScheme, version};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::{TcpSocket, TcpStream};
@@ -398,12 +399,19 @@ pub(crate) async fn tcp_connection_from(source: &str, address: &str) -> std::io:
 }
 
 pub(crate) fn careless_config() -> Arc<ClientConfig> {
-    let mut config = ClientConfig::builder_with_provider(provider())
+    careless(ConfigBuilder::<ClientConfig, WantsClientCert>::with_no_client_auth)
+}
+
+/// Likewise, of somebody with a certificate or without, as this says.
+pub(crate) fn careless(
+    identify: impl FnOnce(ConfigBuilder<ClientConfig, WantsClientCert>) -> ClientConfig,
+) -> Arc<ClientConfig> {
+    let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&version::TLS13])
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Careless))
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(Arc::new(Careless));
+    let mut config = identify(builder);
     config.enable_sni = false;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Arc::new(config)

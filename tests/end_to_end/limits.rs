@@ -4,13 +4,16 @@
 use std::time::Duration;
 
 use muster::clock::Stopwatch;
+use rcgen::{CertificateParams, CustomExtension, KeyPair};
 use rustls::HandshakeKind;
+use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::harness::{Site, WORKER, careless_connection};
+use crate::harness::{Site, WORKER, careless, careless_connection};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEADERS: u8 = 1;
@@ -331,4 +334,32 @@ async fn nothing_compressed_is_read() {
     timeout(Duration::from_secs(4), answer).await.expect("an answer at once, not after a timeout");
     let (_, session) = stream.get_ref();
     assert_eq!(session.handshake_kind(), Some(HandshakeKind::Full));
+}
+
+// T36: a chain of certificates is the longest thing that comes before anybody is known.
+#[tokio::test]
+async fn a_handshake_of_more_than_32_kib_is_cut_off() {
+    let site = Site::with(|mut command| {
+        command.args(["--log", "muster=debug"]);
+        command
+    });
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    let filling = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 32473, 1], vec![0; 12_000]);
+    params.custom_extensions.push(filling);
+    let long = params.self_signed(&key).unwrap().der().clone();
+    for (certificates, said) in
+        [(2, "invalid peer certificate"), (3, "the peer sends more than anybody needs to")]
+    {
+        assert!(!site.server.log().contains(said));
+        let chain = vec![long.clone(); certificates];
+        let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+        let config = careless(|builder| builder.with_client_auth_cert(chain, key).unwrap());
+        let stream = TcpStream::connect(site.address()).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        // For the client it is over before the server has looked at what it sent.
+        let mut stream = TlsConnector::from(config).connect(name, stream).await.unwrap();
+        timeout(PATIENCE, stream.read_u8()).await.unwrap().unwrap_err();
+        site.server.says(said);
+    }
 }
