@@ -5,6 +5,7 @@ use std::sync::Arc;
 use muster::audit::{Audit, CheckpointKey, Class, Outcome, Record, Verification, verify};
 use muster::clock::Clock;
 use muster::domain::Timestamp;
+use muster::store::Transaction;
 
 use crate::hooked::Hooked;
 
@@ -28,7 +29,10 @@ impl Site {
     /// Somebody else's record lands between the look at the chain and the checkpoint.
     fn let_one_come_between(&self) {
         let append = self.audit.append(&record()).unwrap();
-        *self.store.appended_before_commit.lock().unwrap() = Some(append);
+        self.store.before_commit(async move |store| {
+            let other = Transaction { appends: vec![append], ..Transaction::default() };
+            store.commit(other).await.unwrap();
+        });
     }
 
     async fn verified(&self) -> Verification {

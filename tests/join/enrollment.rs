@@ -317,5 +317,6 @@ async fn what_a_join_changed_stands_in_its_record() {
     assert_eq!(join.serial, Some(serial(&admission)));
     assert_eq!(join.account_id.as_deref(), Some(ALLOWED));
     assert_eq!(join.correlation_id.as_ref(), Some(&admission.correlation_id));
+    assert!(join.detail["claims"].is_object() && join.detail["facts"].is_object());
     assert_eq!(records[1].record.detail["sha256"].as_str().unwrap().len(), 64);
 }

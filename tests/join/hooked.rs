@@ -1,13 +1,15 @@
 //! A store for stories in which somebody is quicker.
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
-use muster::domain::{Token, TokenName};
-use muster::registry::{Lock, Registry};
 use muster::store::{
-    Append, CommitError, Committed, Key, LogEntry, LogHead, MemoryStore, Page, Store,
+    CommitError, Committed, Key, LogEntry, LogHead, MemoryStore, Page, Put, Store,
     StoreUnavailable, Transaction, Versioned,
 };
+
+type Meanwhile = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Intruder = Box<dyn FnOnce(Arc<dyn Store>) -> Meanwhile + Send>;
 
 /// A store in memory in which something happens once, between two steps of a join.
 #[derive(Default)]
@@ -15,14 +17,26 @@ pub(crate) struct Hooked {
     inner: Arc<MemoryStore>,
     /// Just before what is on record is read.
     pub(crate) before_reading: Mutex<Option<Box<dyn FnOnce() + Send>>>,
-    /// This lock is placed just before the next commit.
-    pub(crate) lock_before_commit: Mutex<Option<Lock>>,
-    /// This token is removed just before the next commit.
-    pub(crate) removed_before_commit: Mutex<Option<TokenName>>,
-    /// The static tokens are this one from just before the next commit on.
-    pub(crate) changed_before_commit: Mutex<Option<Token>>,
-    /// This record is written just before the next commit.
-    pub(crate) appended_before_commit: Mutex<Option<Append>>,
+    before_commit: Mutex<Option<Intruder>>,
+}
+
+impl Hooked {
+    /// Somebody else does this just before the next commit.
+    pub(crate) fn before_commit<F>(&self, then: impl FnOnce(Arc<dyn Store>) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        *self.before_commit.lock().unwrap() = Some(Box::new(|store| Box::pin(then(store))));
+    }
+
+    /// Somebody else writes this key again, as it is, just before the next commit.
+    pub(crate) fn touch_before_commit(&self, key: Key) {
+        self.before_commit(async move |store| {
+            let Versioned { value, .. } = store.get(&key).await.unwrap().unwrap();
+            let puts = vec![Put { key, value, expires_at: None }];
+            store.commit(Transaction { puts, ..Transaction::default() }).await.unwrap();
+        });
+    }
 }
 
 #[async_trait::async_trait]
@@ -48,26 +62,9 @@ impl Store for Hooked {
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<Committed, CommitError> {
-        let lock = self.lock_before_commit.lock().unwrap().take();
-        if let Some(lock) = lock {
-            let inner = Arc::clone(&self.inner) as Arc<dyn Store>;
-            Registry::new(inner).lock(&[lock], || Ok(vec![])).await?;
-        }
-        let changed = self.changed_before_commit.lock().unwrap().take();
-        if let Some(token) = changed {
-            let inner = Arc::clone(&self.inner) as Arc<dyn Store>;
-            let log = |_: &Token, _| Ok(Append { log: "test".to_owned(), payload: b"{}".to_vec() });
-            Registry::new(inner).keep_static_tokens(&[token], log).await?;
-        }
-        let removed = self.removed_before_commit.lock().unwrap().take();
-        if let Some(name) = removed {
-            let inner = Arc::clone(&self.inner) as Arc<dyn Store>;
-            Registry::new(inner).remove_token(&name, |_| Ok(vec![])).await?;
-        }
-        let appended = self.appended_before_commit.lock().unwrap().take();
-        if let Some(append) = appended {
-            let other = Transaction { appends: vec![append], ..Transaction::default() };
-            self.inner.commit(other).await?;
+        let meanwhile = self.before_commit.lock().unwrap().take();
+        if let Some(then) = meanwhile {
+            then(Arc::clone(&self.inner) as Arc<dyn Store>).await;
         }
         self.inner.commit(transaction).await
     }

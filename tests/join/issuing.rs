@@ -62,6 +62,22 @@ async fn a_certificate_that_was_not_ordered_is_discarded_and_the_slot_stays_free
     }
 }
 
+// I5: what was issued is on record, so a lost reply is repeated even while there is no CA.
+#[tokio::test]
+async fn a_stored_answer_needs_no_ca() {
+    let backend = Arc::new(FaultyCa::new(Fault::Refuses));
+    let authority = Arc::clone(&backend);
+    let world = World::with(Arc::new(MemoryStore::new()), POLICIES, move |_| {
+        Arc::clone(&authority) as Arc<dyn muster::ca::CertificateAuthority>
+    });
+    let node = Node::new(ALLOWED, 1);
+    backend.is_mended.store(true, Ordering::SeqCst);
+    let first = world.admitted(&node, "web").await;
+    backend.is_mended.store(false, Ordering::SeqCst);
+    assert_eq!(world.admitted(&node, "web").await.chain, first.chain);
+    assert_eq!(world.refused(&Node::new(ALLOWED, 2), "web").await, Code::CaUnavailable);
+}
+
 // I6: the certificate is what the policy says, and names nothing that the node could choose.
 #[tokio::test]
 async fn the_certificate_is_an_svid_that_others_accept() {

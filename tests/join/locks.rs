@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use muster::domain::{Code, Lifetime, Timestamp};
-use muster::registry::{Lock, LockTarget};
+use muster::audit::Class;
+use muster::domain::{Code, Lifetime, Serial, Timestamp};
+use muster::registry::{Lock, LockTarget, Registry};
 use muster::store::Store;
 
 use crate::cloud::{Cloud, OTHER_WORKER, POLICIES, SCENARIO, WORKER};
@@ -22,7 +23,9 @@ async fn a_lock_between_decide_and_commit_wins() {
         let target = LockTarget::Policy("proven".parse().unwrap());
         let since = cloud.world.clock.now();
         let lock = Lock { target, reason: "test".to_owned(), since, until: None };
-        *store.lock_before_commit.lock().unwrap() = Some(lock);
+        store.before_commit(async move |store| {
+            Registry::new(store).lock(&[lock], || Ok(vec![])).await.unwrap();
+        });
     };
     arm();
     let code = cloud.renewal_refused(&node, &first, &new_key(), Proof::By(WORKER)).await;
@@ -53,10 +56,13 @@ async fn every_kind_of_lock_holds_joins_and_renewals() {
     ] {
         let until = cloud.world.clock.now().plus(Lifetime::from_minutes(5));
         place(&cloud.world, target.clone(), Some(until)).await;
+        let before = cloud.calls();
         let code = cloud.renewal_refused(&node, &first, &new_key(), Proof::By(WORKER)).await;
         assert_eq!(code, Code::Locked, "{target}");
         let refusal = cloud.refused(&node, &cloud.honest(&node, "proven")).await;
         assert_eq!(cloud.world.code_of(&refusal).await, Code::Locked, "{target}");
+        assert_eq!(refusal.hint, None, "{target}: what a lock says is for the operator");
+        assert_eq!(cloud.calls(), before, "{target}: nobody is asked");
         let now = cloud.world.clock.now();
         let revoked = cloud.world.registry.revoked(now).await.unwrap();
         assert!(revoked.contains_key(&first.order.serial), "{target}");
@@ -66,6 +72,37 @@ async fn every_kind_of_lock_holds_joins_and_renewals() {
         assert!(cloud.world.registry.revoked(now).await.unwrap().is_empty(), "{target}");
         assert_eq!(cloud.admitted(&node, "proven").await.chain, first.chain, "{target}");
     }
+    // K4: documents are in many hands, so only whoever has a certificate rings the bell.
+    let events = cloud.world.records(Class::Security).await;
+    assert_eq!(events.len(), 5, "the renewals alone");
+    for event in events {
+        assert_eq!(event.record.node_id.as_ref(), Some(&enrollment.node_id));
+        assert_eq!(event.record.detail["presented"], first.order.serial.to_string());
+    }
+}
+
+#[tokio::test]
+async fn a_lock_of_somebody_else_holds_nobody() {
+    let (cloud, node, first) = joined("proven").await;
+    let other = cloud.node(OTHER_WORKER);
+    let others = cloud.admitted(&other, "document").await;
+    let account = |partition: &str, account: &str| LockTarget::Account {
+        partition: partition.parse().unwrap(),
+        account: account.parse().unwrap(),
+    };
+    for target in [
+        LockTarget::Node(others.enrollment.node_id.clone()),
+        LockTarget::Instance(OTHER_WORKER.parse().unwrap()),
+        account("aws", "444455556666"),
+        account("aws-cn", "111122223333"),
+        LockTarget::Policy("document".parse().unwrap()),
+        LockTarget::Serial(Serial::from_random([9; 16])),
+    ] {
+        place(&cloud.world, target.clone(), None).await;
+        let revoked = cloud.world.registry.revoked(cloud.world.clock.now()).await.unwrap();
+        assert!(!revoked.contains_key(&first.order.serial), "{target}");
+    }
+    cloud.renewed(&node, &first, &new_key()).await;
 }
 
 pub(crate) async fn place(world: &World, target: LockTarget, until: Option<Timestamp>) {

@@ -5,6 +5,7 @@ use muster::domain::{Class as Kind, Code, Lifetime};
 use muster::sim::{Fault, FaultKind, InstanceState, Service};
 
 use crate::cloud::{Cloud, POLICIES, SCENARIO, WORKER};
+use crate::renewal::{Proof, joined, new_key};
 
 /// The code on record of a join by `seen`, or nothing if it was admitted.
 async fn code(cloud: &Cloud) -> Option<Code> {
@@ -161,6 +162,19 @@ async fn a_later_start_that_was_seen_raises_the_floor() {
     assert_eq!(events.last().unwrap().record.kind, "floor");
     let today = cloud.node(WORKER);
     cloud.admitted(&today, "proven").await;
+}
+
+// The same at a renewal.
+#[tokio::test]
+async fn a_later_start_that_a_renewal_shows_raises_the_floor() {
+    let (cloud, node, first) = joined("seen").await;
+    cloud.later(Lifetime::from_hours(1));
+    let started = cloud.world.clock.now();
+    assert!(cloud.simulator.restart(&WORKER.parse().unwrap(), started));
+    let code = cloud.renewal_refused(&node, &first, &new_key(), Proof::By(WORKER)).await;
+    assert_eq!(code, Code::EpochStale);
+    let floor = cloud.world.enrollment(&first).await.floor;
+    assert_eq!(floor, started.minus(Lifetime::from_minutes(2)));
 }
 
 #[tokio::test]

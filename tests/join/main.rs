@@ -13,6 +13,7 @@
 
 mod authority;
 mod bounds;
+mod changes;
 mod checkpoints;
 mod cloud;
 mod contract;
@@ -22,6 +23,7 @@ mod flood;
 mod hooked;
 mod issuing;
 mod locks;
+mod logs;
 mod look_up;
 mod overload;
 mod policy_changes;

@@ -122,4 +122,23 @@ async fn a_first_message_of_the_wrong_form_is_refused() {
         assert!(matches!(parsed, Err(InvalidStart::Malformed(_))), "{policy:?} {method:?}");
     }
     assert!(matches!(Start::parse("web", "ec2", b"key", ""), Err(InvalidStart::PublicKey(_))));
+    let (longest, full) = ("a".repeat(63), "x".repeat(1024));
+    assert!(Start::parse(&longest, &longest, &key, &full).is_ok());
+}
+
+// T17: evidence and signature are bounded too, to the byte, and before anybody looks into them.
+#[tokio::test]
+async fn evidence_and_signature_may_be_as_long_as_their_bounds_and_no_longer() {
+    let world = World::new();
+    for (evidence, signature, code) in [
+        (16 * 1024, 1024, Code::PossessionNotProven),
+        (16 * 1024 + 1, 1024, Code::MalformedRequest),
+        (16 * 1024, 1025, Code::MalformedRequest),
+    ] {
+        let mut attempt = Node::new(ALLOWED, 1).attempt("web");
+        attempt.evidence = vec![b'x'; evidence];
+        attempt.pop = vec![0; signature];
+        let refusal = world.joins.admit(&attempt).await.unwrap_err();
+        assert_eq!(refusal.recorded, code, "{evidence} {signature}");
+    }
 }

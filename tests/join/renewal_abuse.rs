@@ -204,9 +204,12 @@ async fn the_next_key_is_no_new_one() {
 async fn a_shorter_lock_lets_nobody_out() {
     let (cloud, node, first) = joined("proven").await;
     let target = LockTarget::Node(first.enrollment.node_id.clone());
+    let since = cloud.world.clock.now();
     place(&cloud.world, target.clone(), None).await;
+    cloud.later(Lifetime::from_minutes(1));
     let until = cloud.world.clock.now().plus(Lifetime::from_minutes(5));
     place(&cloud.world, target, Some(until)).await;
+    assert_eq!(cloud.world.registry.locks().await.unwrap()[0].since, since, "nor is it younger");
     cloud.later(Lifetime::from_minutes(6));
     let code = cloud.renewal_refused(&node, &first, &new_key(), Proof::By(WORKER)).await;
     assert_eq!(code, Code::Locked);

@@ -11,7 +11,7 @@ use muster::domain::{
 };
 use muster::join::{Admission, Attempt, Refusal, Renewal, Start};
 use muster::methods::token;
-use muster::registry::{AddTokenError, PresentedCertificate, TokenState};
+use muster::registry::{AddTokenError, PresentedCertificate, Registry, TokenState};
 use muster::store::Store;
 use rcgen::{KeyPair, PublicKeyData, SigningKey};
 use zeroize::Zeroizing;
@@ -211,10 +211,11 @@ async fn a_token_names_its_policy_and_is_good_for_no_other() {
         format!("spiffe://prod.example.org/node/token/web/{node}")
     );
     assert_eq!(admission.order.dns_names, [format!("{node}.web.internal.example")]);
-    // The audit log names token and boot, and no secret.
+    // The audit log names policy, token and boot, though the node named no policy, and no secret.
     let records = tokens.world.records(Class::Admission).await;
     let text = serde_json::to_string(&records[0].record).unwrap();
     assert!(text.contains(r#""token":"web-1""#) && text.contains(r#""boot":"0123456789abcdef""#));
+    assert_eq!(records[0].record.policy.as_deref(), Some("web"));
     let digits = secret.to_text().rsplit('.').next().unwrap().to_owned();
     assert!(!text.contains(&digits[..32]));
 }
@@ -311,7 +312,10 @@ async fn a_token_that_is_removed_meanwhile_is_worth_nothing() {
     let store = Arc::new(Hooked::default());
     let tokens = Tokens::on(Arc::clone(&store) as Arc<dyn Store>);
     let secret = tokens.token("web-1", |_| ()).await;
-    *store.removed_before_commit.lock().unwrap() = Some(secret.name().clone());
+    let name = secret.name().clone();
+    store.before_commit(async move |store| {
+        Registry::new(store).remove_token(&name, |_| Ok(Vec::new())).await.unwrap();
+    });
     assert_eq!(tokens.refused(Some(&secret), &new_key()).await, Code::TokenUnknown);
     let (nodes, _) = tokens.world.registry.list(None, 10, |_| true).await.unwrap();
     assert!(nodes.is_empty());
@@ -339,6 +343,27 @@ async fn the_end_of_a_token_is_recorded_once() {
     assert_eq!(tokens.refused(Some(&used), &new_key()).await, Code::TokenExhausted);
 }
 
+// Whoever asks why can still look at a token that expired; then nothing is left of it, nor of its uses.
+#[tokio::test]
+async fn an_expired_token_is_forgotten_with_its_uses_after_thirty_days() {
+    let tokens = Tokens::new();
+    let secret = tokens.token("web-1", |_| ()).await;
+    tokens.admitted(Some(&secret), &new_key()).await;
+    let sweep = async || {
+        let now = Some(tokens.now());
+        let sweep = muster::store::Transaction { sweep_expired: now, ..Default::default() };
+        tokens.world.store.commit(sweep).await.unwrap();
+    };
+    tokens.pass(Lifetime::from_minutes(30));
+    tokens.pass(Lifetime::from_days(30));
+    sweep().await;
+    assert_eq!(tokens.state(&secret).await.uses, 1);
+    tokens.pass(Lifetime::from_seconds(1));
+    sweep().await;
+    let left = tokens.world.store.scan("token", None, 10).await.unwrap();
+    assert!(left.items.is_empty(), "{left:?}");
+}
+
 // What a decision was made on is what the token still says when it is recorded.
 #[tokio::test]
 async fn a_token_that_is_changed_meanwhile_is_judged_anew() {
@@ -358,7 +383,9 @@ async fn a_token_that_is_changed_meanwhile_is_judged_anew() {
     };
     tokens.world.registry.keep_static_tokens(&[written.clone()], log).await.unwrap();
     let changed = Token { cidrs: vec!["10.0.0.0/8".parse().unwrap()], ..written.clone() };
-    *store.changed_before_commit.lock().unwrap() = Some(changed);
+    store.before_commit(async move |store| {
+        Registry::new(store).keep_static_tokens(&[changed], log).await.unwrap();
+    });
     assert_eq!(tokens.refused(Some(&secret), &new_key()).await, Code::TokenChanged);
     // Another word about the same secret makes no later token of it, and no unused one.
     let back = Token { created_at: tokens.now().plus(Lifetime::from_days(1)), ..written.clone() };
