@@ -177,3 +177,29 @@ async fn the_file_of_static_tokens_touches_no_other_token() {
     let known = registry.tokens().await.unwrap();
     assert_eq!(known.iter().map(|state| &state.token).collect::<Vec<_>>(), [used_up]);
 }
+
+// The epoch of a token's nodes begins with its secret: by another secret nobody is an earlier node.
+#[tokio::test]
+async fn another_secret_in_the_file_makes_a_later_token() {
+    let site = Site::new().await;
+    site.keep_static(std::slice::from_ref(&site.fixed)).await;
+    let created_at = site.fixed.created_at.plus(Lifetime::from_hours(1));
+    let public_key = "00".repeat(32).parse().unwrap();
+    let other = Token { public_key, created_at, ..site.fixed.clone() };
+    site.keep_static(std::slice::from_ref(&other)).await;
+    assert!(site.is_on_record(&other).await);
+}
+
+// Uses belong to the secret, and the secret of a static token may come back by the file.
+#[tokio::test]
+async fn the_uses_of_a_removed_token_go_with_it_unless_it_is_static() {
+    let site = Site::new().await;
+    let (registry, used_up, fixed) = (site.registry(), &site.used_up, &site.fixed);
+    assert_eq!(used_up.public_key, fixed.public_key);
+    site.keep_static(std::slice::from_ref(fixed)).await;
+    registry.remove_token(&fixed.name, |_| Ok(Vec::new())).await.unwrap().unwrap();
+    assert_eq!(registry.tokens().await.unwrap()[0].uses, 1);
+    registry.remove_token(&used_up.name, |_| Ok(Vec::new())).await.unwrap().unwrap();
+    registry.add_token(used_up, || Ok(Vec::new())).await.unwrap();
+    assert_eq!(registry.tokens().await.unwrap()[0].uses, 0);
+}
