@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const SEEDS_MAX: usize = 250;
+const SEEDS_MAX: usize = 200;
 const SEED_BYTES_MAX: u64 = 300 * 1024;
 
 fn files(directory: &str) -> Vec<PathBuf> {
