@@ -121,16 +121,8 @@ impl Figures {
 /// up.
 pub(crate) fn median(rounds: &[&Figures]) -> Figures {
     let mut middle = rounds[0].clone();
-    let real = |read: fn(&Figures) -> f64| {
-        let mut all: Vec<_> = rounds.iter().map(|figures| read(figures)).collect();
-        all.sort_by(f64::total_cmp);
-        all[all.len() / 2]
-    };
-    let whole = |read: fn(&Figures) -> u64| {
-        let mut all: Vec<_> = rounds.iter().map(|figures| read(figures)).collect();
-        all.sort_unstable();
-        all[all.len() / 2]
-    };
+    let real = |read: fn(&Figures) -> f64| middle_of(rounds.iter().map(|figures| read(figures)));
+    let whole = |read: fn(&Figures) -> u64| middle_of(rounds.iter().map(|figures| read(figures)));
     middle.seconds = real(|figures| figures.seconds);
     middle.per_second = real(|figures| figures.per_second);
     middle.server_cpu_seconds = real(|figures| figures.server_cpu_seconds);
@@ -183,11 +175,13 @@ pub(crate) fn median_ratios(rounds: &[Vec<Figures>]) -> BTreeMap<&'static str, f
     for (name, ratio) in rounds.iter().flat_map(|round| ratios(round)) {
         all.entry(name).or_default().push(ratio);
     }
-    let middle = |mut found: Vec<f64>| {
-        found.sort_by(f64::total_cmp);
-        found[found.len() / 2]
-    };
-    all.into_iter().map(|(name, found)| (name, middle(found))).collect()
+    all.into_iter().map(|(name, found)| (name, middle_of(found))).collect()
+}
+
+fn middle_of<T: Copy + PartialOrd>(values: impl IntoIterator<Item = T>) -> T {
+    let mut all: Vec<T> = values.into_iter().collect();
+    all.sort_by(|one, other| one.partial_cmp(other).unwrap());
+    all[all.len() / 2]
 }
 
 /// On what was measured.

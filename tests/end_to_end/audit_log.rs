@@ -80,8 +80,8 @@ fn checkpoints_are_written_at_start_and_end_and_verified_by_the_public_half() {
     assert!(reason(&site.local(&verify)).contains("not in the store"));
 }
 
-// Whoever asks while the server stops gets a whole answer or none, and the last checkpoint covers
-// what that wrote.
+// I9, I14: whoever asks while the server stops gets a whole answer or none, and the last checkpoint
+// covers what that wrote.
 #[test]
 fn what_is_answered_while_the_server_stops_is_on_record_and_covered() {
     let mut site = Site::new();

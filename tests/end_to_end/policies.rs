@@ -198,7 +198,7 @@ fn what_runs_is_what_was_reviewed_or_the_exit_says_no() {
     assert!(site.local(&["policy", "status"]).yes().get("reviewed").is_none());
 }
 
-// A secret that comes through a pipe may never come; the server is not stuck with it.
+// I14: a secret that comes through a pipe may never come; the server is not stuck with it.
 #[test]
 fn a_server_that_is_not_ready_yet_ends_when_it_is_told_to() {
     let directory = prepared(POLICY);

@@ -1,4 +1,4 @@
-//! Checkpoints while others write.
+//! Checkpoints while others write (I9, red team X5).
 
 use std::sync::Arc;
 
