@@ -220,6 +220,31 @@ fn junk_is_refused_quickly() {
     }
 }
 
+// The certificates under the other headings are not taken, and still have to be whole: from inside
+// the first DSA block to before the second one's END line, the heading of the second region is lost.
+#[test]
+fn what_joins_two_blocks_is_noticed() {
+    let sections = [section("us-west-2", &[pem_of(&AWS)]), moon()];
+    for (form, page) in
+        [markdown(&sections), pages::html(&sections), pages::rendered(&sections)].iter().enumerate()
+    {
+        let begin = "-----BEGIN CERTIFICATE-----";
+        let blocks: Vec<usize> = page.match_indices(begin).map(|(place, _)| place).collect();
+        let (first, second) = (blocks[blocks.len() - 6] + begin.len(), blocks[blocks.len() - 3]);
+        for kept in [0, 4, 64, 600] {
+            for skipped in [0, 40, 64, 600] {
+                let mut cut = page.clone();
+                cut.replace_range(first + kept..second + begin.len() + skipped, "");
+                let is_the_same = kept == skipped;
+                assert_eq!(read(&cut).is_ok(), is_the_same, "form {form}, {kept}, {skipped}");
+                if !is_the_same {
+                    assert!(refused(&cut).contains("a block is damaged"));
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn nul_bytes_and_certificates_of_others_do_not_pass() {
     let page = markdown(&[moon()]);
@@ -241,6 +266,7 @@ proptest! {
     }
 
     // What is cut out of a page is noticed, unless it is as long as a section: 2,260.
+    // `what_joins_two_blocks_is_noticed` has the cuts that chance does not find.
     #[test]
     fn a_damaged_page_never_moves_a_certificate_to_another_region(
         from in 0_usize..12_000, length in 1_usize..2_000, form in 0_usize..3,

@@ -116,9 +116,7 @@ impl Strict<'_> {
         if block.label != "CERTIFICATE" {
             return Err("what stands under RSA-2048 is no certificate".to_owned());
         }
-        // Browsers and pages put blanks of every kind between the lines.
-        let dense: String = block.base64.chars().filter(|c| !c.is_whitespace()).collect();
-        let der = armour::base64(&dense)
+        let der = armour::base64(&without_blanks(&block.base64))
             .map_err(|_| "the certificate under RSA-2048 is not base64".to_owned())?;
         let source = CertificateSource::File(self.file.to_owned());
         let (name, certificate) = RegionCertificate::from_der(block.region.clone(), &der, source)
@@ -158,4 +156,9 @@ impl Strict<'_> {
         }
         Ok(self.regions)
     }
+}
+
+/// Browsers and pages put blanks of every kind between the lines of base64.
+fn without_blanks(base64: &str) -> String {
+    base64.chars().filter(|c| !c.is_whitespace()).collect()
 }

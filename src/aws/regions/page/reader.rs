@@ -3,8 +3,12 @@
 
 use std::collections::VecDeque;
 
+use der::Decode;
+use der::asn1::AnyRef;
+
 use super::markup::{Content, Pieces};
-use super::{Block, MAX_PROBLEMS, PageProblem};
+use super::{Block, MAX_PROBLEMS, PageProblem, without_blanks};
+use crate::aws::armour;
 use crate::domain::Region;
 
 /// Longer than "Asia Pacific (…) — ap-southeast-1" in any language.
@@ -199,6 +203,11 @@ impl Reader {
         self.section.has_blocks = true;
         self.kind = self.waiting.pop_front().map(|(kind, _)| kind).or(self.kind);
         if self.kind != Some(Kind::Rsa2048) {
+            // Where two blocks were joined by what was cut out between them, the heading of the
+            // second one's region may be gone too.
+            if !is_whole(&base64) {
+                self.problem(line, "a block is damaged: it does not hold one whole value");
+            }
             return;
         }
         match self.section.region() {
@@ -226,6 +235,11 @@ impl Reader {
         let region = self.section.region().ok().flatten();
         self.problems.push(PageProblem { line, region, reason: reason.to_owned() });
     }
+}
+
+/// Whether a block holds one value of DER and nothing after it, as certificates and keys are.
+fn is_whole(base64: &str) -> bool {
+    armour::base64(&without_blanks(base64)).is_ok_and(|der| AnyRef::from_der(&der).is_ok())
 }
 
 /// The regions that a line of text is the heading of: one of Markdown, or `NAME — REGION`.
