@@ -11,6 +11,8 @@
 //!
 //! Within a flow its sources take turns, one ticket each: whoever stands next door to a crowd does not
 //! stand behind it.
+//!
+//! Distrusted flows wait apart from the others, because `Pacing` may hold them back.
 
 mod line;
 
@@ -20,7 +22,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use self::line::Line;
-use super::{Crowding, Weight};
+use super::pacing::{PART, Pacing};
+use super::{Crowding, Standing, Weight};
 
 /// What the queue may hold.
 #[derive(Debug, Clone, Copy)]
@@ -33,23 +36,43 @@ pub(super) struct Bounds {
     pub(super) in_debt: usize,
 }
 
-/// The queue. A ticket is whatever the one who waits is to be called by.
+/// The queue. A ticket is whatever the one who waits is to be called by. Times are since any one
+/// moment.
 #[derive(Debug)]
 pub(super) struct FairQueue<K, T> {
     bounds: Bounds,
     /// Virtual time: the tag of whoever was served last.
-    now: u64,
+    virtual_now: u64,
     served: usize,
-    waiting: usize,
-    weight_waiting: u64,
     /// Numbers tickets, and tells flows of one tag apart by age.
     number: u64,
     flows: HashMap<K, Flow<T>>,
-    /// Flows in which somebody waits, next first.
-    next: BTreeMap<(u64, u64), K>,
-    /// The others, as long as they are in debt; the least first.
+    /// Flows in which somebody waits: the distrusted ones, and all others.
+    distrusted: Waiting<K>,
+    others: Waiting<K>,
+    /// Flows in which nobody waits, as long as they are in debt; the least first.
     debts: BTreeMap<(u64, u64), K>,
     crowding: Crowding<K>,
+    pacing: Pacing,
+}
+
+/// Flows in which somebody waits.
+#[derive(Debug)]
+struct Waiting<K> {
+    /// By tag, next first.
+    next: BTreeMap<(u64, u64), K>,
+    turns: usize,
+    weight: u64,
+}
+
+/// Whoever is served.
+#[derive(Debug)]
+pub(super) struct Served<K, T> {
+    pub(super) key: K,
+    pub(super) source: IpAddr,
+    /// How the flow stood when it was served.
+    pub(super) standing: Standing,
+    pub(super) ticket: T,
 }
 
 #[derive(Debug)]
@@ -63,15 +86,15 @@ impl<K: Copy + Ord + Hash, T> FairQueue<K, T> {
     pub(super) fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
-            now: 0,
+            virtual_now: 0,
             served: 0,
-            waiting: 0,
-            weight_waiting: 0,
             number: 0,
             flows: HashMap::new(),
-            next: BTreeMap::new(),
+            distrusted: Waiting::default(),
+            others: Waiting::default(),
             debts: BTreeMap::new(),
             crowding: Crowding::default(),
+            pacing: Pacing::new(bounds.at_once),
         }
     }
 
@@ -84,55 +107,75 @@ impl<K: Copy + Ord + Hash, T> FairQueue<K, T> {
         (key, source): (K, IpAddr),
         weight: Weight,
         ticket: T,
+        now: Duration,
     ) -> (u64, Option<T>) {
         self.number += 1;
         let number = self.number;
-        self.waiting += 1;
+        self.pacing.asked(weight.standing(), now);
         self.change(key, |flow| {
             flow.weight = weight;
             flow.waiting.push(source, number, ticket);
         });
-        if self.waiting <= self.bounds.waiting {
+        if self.waiting() <= self.bounds.waiting {
             return (number, None);
         }
         let heaviest = self.crowding.heaviest();
         let newest = heaviest.and_then(|key| self.change(key, |flow| flow.waiting.put_out()));
-        if newest.is_some() {
-            self.waiting -= 1;
-        }
         (number, newest)
     }
 
     /// Gets out of line without a turn.
     pub(super) fn leave(&mut self, (key, source): (K, IpAddr), number: u64) {
-        if !self.flows.contains_key(&key) {
-            return;
-        }
-        if self.change(key, |flow| flow.waiting.leave(source, number)) {
-            self.waiting -= 1;
+        if self.flows.contains_key(&key) {
+            self.change(key, |flow| flow.waiting.leave(source, number));
         }
     }
 
     /// Serves the next, unless as many are served as may be. Whoever was served says so by `done`.
-    pub(super) fn serve(&mut self) -> Option<((K, IpAddr), T)> {
+    pub(super) fn serve(&mut self, now: Duration) -> Option<Served<K, T>> {
         if self.served >= self.bounds.at_once {
             return None;
         }
-        let (&(tag, _), &key) = self.next.first_key_value()?;
-        self.now = self.now.max(tag);
-        let (source, ticket) = self.change(key, |flow| flow.waiting.next())?;
-        self.waiting -= 1;
+        let held_back = self.pacing.holds_back(now);
+        let distrusted = self.distrusted.first().filter(|_| !held_back);
+        let next = [self.others.first(), distrusted].into_iter().flatten();
+        let ((tag, _), key) = next.min_by_key(|(place, _)| *place)?;
+        self.virtual_now = self.virtual_now.max(tag);
+        let served = self.change(key, |flow| {
+            let (source, ticket) = flow.waiting.next()?;
+            Some(Served { key, source, standing: flow.weight.standing(), ticket })
+        })?;
+        self.pacing.began(served.standing);
         self.served += 1;
-        while let Some(paid) = self.debts.first_entry().filter(|debt| debt.key().0 <= self.now) {
+        while let Some(paid) =
+            self.debts.first_entry().filter(|debt| debt.key().0 <= self.virtual_now)
+        {
             self.flows.remove(&paid.remove());
         }
-        Some(((key, source), ticket))
+        Some(served)
     }
 
-    /// A turn is over, and this is what it cost.
-    pub(super) fn done(&mut self, key: K, weight: Weight, cost: Duration) {
+    /// When to look again because somebody is held back until then, and nothing that ends will say
+    /// so before.
+    pub(super) fn look_again_at(&self, now: Duration) -> Option<Duration> {
+        let is_held_back = self.served < self.bounds.at_once
+            && self.distrusted.turns > 0
+            && self.pacing.holds_back(now);
+        if is_held_back { self.pacing.lets_go_at() } else { None }
+    }
+
+    /// A turn is over that began with this standing. This is what the flow weighs now, and what the
+    /// turn cost.
+    pub(super) fn done(
+        &mut self,
+        (key, standing): (K, Standing),
+        weight: Weight,
+        cost: Duration,
+        now: Duration,
+    ) {
         self.served = self.served.saturating_sub(1);
-        if self.served == 0 && self.waiting == 0 {
+        self.pacing.ended(standing, cost, now);
+        if self.served == 0 && self.waiting() == 0 {
             self.flows.clear();
             self.debts.clear();
             return;
@@ -145,19 +188,36 @@ impl<K: Copy + Ord + Hash, T> FairQueue<K, T> {
     }
 
     /// How long somebody of this flow who came now would wait, if turns take so long.
-    pub(super) fn expected_wait(&self, key: K, weight: Weight, turn: Duration) -> Duration {
+    pub(super) fn expected_wait(
+        &self,
+        key: K,
+        weight: Weight,
+        turn: Duration,
+        now: Duration,
+    ) -> Duration {
         let flow = self.flows.get(&key).filter(|flow| !flow.waiting.is_empty());
         let before = flow.map_or(0, |flow| flow.waiting.len());
-        let others = self.weight_waiting - flow.map_or(0, |flow| flow.weight.parts());
-        let by_share = share(before + 1, others + weight.parts(), weight.parts());
+        let (own, had) = (weight.parts(), flow.map_or(0, |flow| flow.weight.parts()));
         // When the others have been served, the whole is for this one.
-        let turns = by_share.min(self.waiting + 1).saturating_sub(1) / self.bounds.at_once.max(1);
+        let turns = |waiting: usize, weight: u64| {
+            let by_share = share(before + 1, weight.saturating_sub(had) + own, own);
+            by_share.min(waiting + 1).saturating_sub(1)
+        };
+        let is_paced =
+            weight.standing() == Standing::Distrusted && self.pacing.is_trusted_at_work(now);
+        let turns = if is_paced {
+            let part = usize::try_from(PART).unwrap_or(usize::MAX);
+            turns(self.distrusted.turns, self.distrusted.weight).saturating_mul(part)
+        } else {
+            turns(self.waiting(), self.distrusted.weight + self.others.weight)
+        };
+        let turns = turns / self.bounds.at_once.max(1);
         turn.saturating_mul(u32::try_from(turns).unwrap_or(u32::MAX))
     }
 
     /// How many wait.
     pub(super) fn waiting(&self) -> usize {
-        self.waiting
+        self.distrusted.turns + self.others.turns
     }
 
     /// How many are served.
@@ -169,21 +229,19 @@ impl<K: Copy + Ord + Hash, T> FairQueue<K, T> {
     fn change<R>(&mut self, key: K, change: impl FnOnce(&mut Flow<T>) -> R) -> R {
         let mut flow = self.flows.remove(&key).unwrap_or_else(|| {
             self.number += 1;
-            let place = (self.now, self.number);
+            let place = (self.virtual_now, self.number);
             Flow { place, weight: Weight::UNKNOWN, waiting: Line::default() }
         });
         if flow.waiting.is_empty() {
             self.debts.remove(&flow.place);
         } else {
-            self.next.remove(&flow.place);
-            self.weight_waiting -= flow.weight.parts();
+            self.waiting_with(flow.weight).remove(&flow);
         }
         let changed = change(&mut flow);
         self.crowding.set(key, flow.waiting.len(), flow.weight);
         if !flow.waiting.is_empty() {
-            self.weight_waiting += flow.weight.parts();
-            self.next.insert(flow.place, key);
-        } else if flow.place.0 > self.now {
+            self.waiting_with(flow.weight).insert(&flow, key);
+        } else if flow.place.0 > self.virtual_now {
             self.debts.insert(flow.place, key);
         } else {
             return changed;
@@ -195,6 +253,37 @@ impl<K: Copy + Ord + Hash, T> FairQueue<K, T> {
             self.flows.remove(&least);
         }
         changed
+    }
+
+    fn waiting_with(&mut self, weight: Weight) -> &mut Waiting<K> {
+        match weight.standing() {
+            Standing::Distrusted => &mut self.distrusted,
+            Standing::Unknown | Standing::Trusted => &mut self.others,
+        }
+    }
+}
+
+impl<K> Default for Waiting<K> {
+    fn default() -> Self {
+        Self { next: BTreeMap::new(), turns: 0, weight: 0 }
+    }
+}
+
+impl<K: Copy> Waiting<K> {
+    fn first(&self) -> Option<((u64, u64), K)> {
+        self.next.first_key_value().map(|(place, key)| (*place, *key))
+    }
+
+    fn insert<T>(&mut self, flow: &Flow<T>, key: K) {
+        self.next.insert(flow.place, key);
+        self.turns += flow.waiting.len();
+        self.weight += flow.weight.parts();
+    }
+
+    fn remove<T>(&mut self, flow: &Flow<T>) {
+        self.next.remove(&flow.place);
+        self.turns -= flow.waiting.len();
+        self.weight -= flow.weight.parts();
     }
 }
 

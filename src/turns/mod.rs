@@ -4,11 +4,13 @@
 //!
 //! Nobody has a limit of his own. A fleet of thousands may stand behind one address, and alone it
 //! gets everything; only when others wait too is there a share, and what a network has shown lately
-//! says how large (`Weight`). Everything here is bounded in count and in time (red team D6).
+//! says how large (`Weight`). Networks that showed hardly anything but garbage leave room for nodes
+//! that are on their way (`pacing`). Everything here is bounded in count and in time (red team D6).
 
 mod crowding;
 mod fair_queue;
 mod overload;
+mod pacing;
 mod places;
 mod weights;
 
@@ -19,12 +21,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
-use tokio::time::timeout;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until, timeout};
 
 pub use crowding::Crowding;
-use fair_queue::{Bounds, FairQueue};
+use fair_queue::{Bounds, FairQueue, Served};
 pub use overload::{Overloaded, Reason};
 pub use places::{Place, Places};
 use weights::Weights;
@@ -47,6 +51,9 @@ pub struct Turns {
     queue: Mutex<FairQueue<Network, oneshot::Sender<Turn>>>,
     weights: Arc<Weights>,
     of: Of,
+    began: Instant,
+    /// The next look at those who are held back: when, and what makes it.
+    next_look: Mutex<Option<(Duration, AbortHandle)>>,
     /// How long a turn takes from its grant to its end, lately, in nanoseconds.
     turn_takes: AtomicU64,
     counts: Counts,
@@ -94,6 +101,8 @@ impl Turns {
             queue: Mutex::new(FairQueue::new(bounds)),
             weights,
             of,
+            began: Instant::now(),
+            next_look: Mutex::new(None),
             turn_takes: AtomicU64::new(nanoseconds(TURN_AT_FIRST)),
             counts: Counts::default(),
         }
@@ -104,8 +113,9 @@ impl Turns {
     pub async fn turn(self: &Arc<Self>, source: IpAddr) -> Result<Turn, Overloaded> {
         let (ticket, mut called) = oneshot::channel();
         let (network, source) = (Network::of(source), one(source));
+        let weight = self.weights.of(network);
         let (number, put_out) =
-            self.queue().ask((network, source), self.weights.of(network), ticket);
+            self.queue().ask((network, source), weight, ticket, self.began.elapsed());
         drop(put_out);
         let mut in_line = InLine { turns: self, source, number: Some(number) };
         self.call();
@@ -190,19 +200,48 @@ impl Turns {
 
     fn expected_wait(&self, network: Network) -> Duration {
         let turn = Duration::from_nanos(self.turn_takes.load(Ordering::Relaxed));
-        self.queue().expected_wait(network, self.weights.of(network), turn)
+        let weight = self.weights.of(network);
+        self.queue().expected_wait(network, weight, turn, self.began.elapsed())
     }
 
     /// Calls those whose turn it is. The lock is not held while somebody is called: a turn that
     /// nobody takes any more gives itself back.
     fn call(self: &Arc<Self>) {
         loop {
-            let next = self.queue().serve();
-            let Some(((_, source), ticket)) = next else { return };
-            let turns = Arc::clone(self);
-            let turn = Turn { turns, source, granted: Stopwatch::start(), used: None };
-            drop(ticket.send(turn));
+            let now = self.began.elapsed();
+            let mut queue = self.queue();
+            let Some(Served { key, source, standing, ticket }) = queue.serve(now) else {
+                let look_again_at = queue.look_again_at(now);
+                drop(queue);
+                return self.look_again(look_again_at);
+            };
+            drop(queue);
+            let flow = (key, standing);
+            let (turns, granted) = (Arc::clone(self), Stopwatch::start());
+            drop(ticket.send(Turn { turns, source, flow, granted, used: None }));
         }
+    }
+
+    /// Sees to it that those who are held back are called at this time, or are no more.
+    fn look_again(self: &Arc<Self>, at: Option<Duration>) {
+        let mut next_look = self.next_look.lock().unwrap_or_else(PoisonError::into_inner);
+        if next_look.as_ref().map(|(at, _)| *at) == at {
+            return;
+        }
+        if let Some((_, look)) = next_look.take() {
+            look.abort();
+        }
+        // Nobody waits where there is no runtime.
+        let (Some(at), Ok(runtime)) = (at, Handle::try_current()) else { return };
+        let (time, turns) = (self.began + at, Arc::downgrade(self));
+        let look = runtime.spawn(async move {
+            sleep_until(time).await;
+            if let Some(turns) = turns.upgrade() {
+                *turns.next_look.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                turns.call();
+            }
+        });
+        *next_look = Some((at, look.abort_handle()));
     }
 
     fn overloaded(&self, reason: Reason, backlog: Duration) -> Overloaded {
@@ -256,6 +295,8 @@ impl Drop for InLine<'_> {
 pub struct Turn {
     turns: Arc<Turns>,
     source: IpAddr,
+    /// Its network, and how that stood when the turn was granted.
+    flow: (Network, Standing),
     granted: Stopwatch,
     used: Option<Stopwatch>,
 }
@@ -279,8 +320,7 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         let used = self.used.as_ref().map_or(Duration::ZERO, Stopwatch::elapsed);
-        let network = Network::of(self.source);
-        let weight = self.turns.weights.of(network);
+        let weight = self.turns.weights.of(self.flow.0);
         if self.used.is_some() {
             let took = nanoseconds(self.granted.elapsed());
             let before = self.turns.turn_takes.load(Ordering::Relaxed);
@@ -289,7 +329,8 @@ impl Drop for Turn {
             self.turns.turn_takes.store(mean, Ordering::Relaxed);
             self.turns.counts.serve(weight.standing(), used);
         }
-        self.turns.queue().done(network, weight, used);
+        let now = self.turns.began.elapsed();
+        self.turns.queue().done(self.flow, weight, used, now);
         self.turns.call();
     }
 }

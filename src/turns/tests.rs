@@ -140,3 +140,46 @@ async fn what_would_take_too_long_is_said_before_it_begins() {
     crowd.shutdown().await;
     drop(held);
 }
+
+// Nobody else moves while the crowd waits: it is called again by the clock alone.
+#[tokio::test(start_paused = true)]
+async fn a_crowd_that_was_held_back_goes_on_when_the_nodes_are_gone() {
+    let turns = Arc::new(Turns::new(1, 10_000));
+    for _ in 0..50 {
+        turns.note(source("192.0.2.1"), Showing::Worthless);
+        turns.note(source("198.51.100.1"), Showing::Admitted);
+    }
+    drop(turns.turn(source("198.51.100.7")).await.unwrap());
+    let of_crowd = turns.turn(source("192.0.2.7")).await.unwrap();
+    // Fifteen times as long is more than until the nodes count as gone.
+    std::thread::sleep(Duration::from_millis(20));
+    drop(of_crowd);
+    let began = Instant::now();
+    drop(turns.turn(source("192.0.2.7")).await.unwrap());
+    let waited = began.elapsed();
+    assert!((200..=300).contains(&waited.as_millis()), "{waited:?}");
+    assert!(turns.next_look.lock().unwrap().is_none());
+}
+
+// There are sixteen seats for each one of them, also while no node waits for one.
+#[tokio::test(start_paused = true)]
+async fn a_crowd_has_a_sixteenth_of_the_seats_beside_nodes() {
+    let processor = Turns::new(1, 10_000);
+    for _ in 0..50 {
+        processor.note(source("192.0.2.1"), Showing::Worthless);
+        processor.note(source("198.51.100.1"), Showing::Admitted);
+    }
+    let seats = Arc::new(processor.seats(448, 1000));
+    let node = seats.turn(source("198.51.100.7")).await.unwrap();
+    let mut crowd = JoinSet::new();
+    for _ in 0..100 {
+        let seats = Arc::clone(&seats);
+        crowd.spawn(async move { seats.turn(source("192.0.2.7")).await });
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((seats.taken(), seats.waiting()), (29, 72));
+    drop(node);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((seats.taken(), seats.waiting()), (100, 0));
+    crowd.shutdown().await;
+}
