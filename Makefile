@@ -2,6 +2,7 @@
 
 CARGO ?= cargo
 TARGET = $(or $(CARGO_TARGET_DIR),target)
+AS_JSON = $(if $(filter json,$(OUTPUT)),--output json)
 
 .PHONY: demo test soak torture ca-contract check bench fuzz deps help package package-check
 
@@ -36,14 +37,15 @@ check: ## Formatting, lints, documentation, that the fuzz targets compile, and t
 	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; \
 	 else echo "cargo-deny is not installed: dependency rules are checked by tests/architecture.rs only"; fi
 
-bench: ## Prints figures: start-up, one join, the price of proof, look-up, tokens and review, binary size.
+bench: ## Prints figures: start-up, a join, prices, a boot storm, single steps. OUTPUT=json: one object a line.
 	$(CARGO) build --locked --release
-	./benches/figures $(TARGET)/release/muster
-	./benches/price-of-proof $(TARGET)/release/muster
-	./benches/price-of-tokens $(TARGET)/release/muster
-	./benches/price-of-review $(TARGET)/release/muster
-	$(CARGO) bench --locked --bench boot_storm -- --baseline --document-only --with-proof --hostile 90% --known 1000000
-	$(CARGO) bench --locked --bench micro
+	./benches/figures $(TARGET)/release/muster $(AS_JSON)
+	./benches/price-of-proof $(TARGET)/release/muster $(AS_JSON)
+	./benches/price-of-tokens $(TARGET)/release/muster $(AS_JSON)
+	./benches/price-of-review $(TARGET)/release/muster $(AS_JSON)
+	$(CARGO) bench --locked --bench boot_storm -- \
+		--baseline --document-only --with-proof --hostile 90% --known 1000000 $(AS_JSON)
+	./benches/single-steps $(TARGET) $(AS_JSON)
 
 fuzz: ## Fuzzes one target: make fuzz T=ber_cms SECONDS=60
 	./scripts/fuzz $(T) $(or $(SECONDS),60)

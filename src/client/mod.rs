@@ -216,9 +216,10 @@ impl Connection {
         let evidence = attester.evidence(&challenged)?;
         let pop = attester.sign(&pop_message(&binding, &evidence))?;
         let evidence = Evidence { evidence, pop, csr: Vec::new() };
-        send(messages, Question::from(evidence)).await?;
+        // A server that did not wait so long has closed the stream, and said why.
+        let sent = send(messages, Question::from(evidence)).await;
         match next(&mut answers).await? {
-            Answered::Result(result) => Ok(result),
+            Answered::Result(result) => sent.map(|()| result),
             Answered::Challenge(_) => Err(protocol("a second challenge came")),
         }
     }

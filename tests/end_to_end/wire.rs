@@ -1,7 +1,12 @@
 //! The join listener as a gRPC client sees it.
 
+use std::time::Duration;
+
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use muster::client::{Connection, ServerTrust};
+use muster::client::{Attester, Challenged, Connection, JoinError, Request, ServerTrust};
+use muster::clock::Stopwatch;
+use muster::domain::{Code, PublicKey};
+use rcgen::{KeyPair, PublicKeyData};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -38,6 +43,37 @@ async fn a_server_that_is_ready_is_healthy() {
         let answer = client.check(request).await.unwrap().into_inner();
         assert_eq!(answer.status(), ServingStatus::Serving, "{service}");
     }
+}
+
+/// A node whose metadata service takes its time.
+struct Late;
+
+impl Attester for Late {
+    fn evidence(&self, _: &Challenged<'_>) -> Result<Vec<u8>, JoinError> {
+        tokio::task::block_in_place(|| std::thread::sleep(Duration::from_secs(32)));
+        Ok(Vec::new())
+    }
+
+    fn sign(&self, _: &[u8]) -> Result<Vec<u8>, JoinError> {
+        Ok(Vec::new())
+    }
+}
+
+// B7: a challenge is open for 30 s. The node hears that it was late, and not that nobody is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_answers_a_challenge_too_late_is_told_so() {
+    let site = Site::new();
+    let pin = site.pin().strip_prefix("sha256:").unwrap().parse().unwrap();
+    let trust = ServerTrust::Pins(vec![pin]);
+    let connection = Connection::open(&site.address().parse().unwrap(), &trust).await.unwrap();
+    let key = KeyPair::generate().unwrap();
+    let public_key = PublicKey::from_spki_der(&key.subject_public_key_info()).unwrap();
+    let request = Request { policy: "web", method: "ec2", public_key: &public_key, facts: "" };
+    let watch = Stopwatch::start();
+    let refused = connection.join(&request, &Late).await.unwrap_err();
+    assert_eq!(refused.code, Code::ChallengeExpired, "{refused:?}");
+    assert!(refused.correlation_id.is_some(), "{refused:?}");
+    assert!(watch.elapsed() < Duration::from_secs(40), "{:?}", watch.elapsed());
 }
 
 /// One HTTP/2 connection as a service.
