@@ -119,16 +119,25 @@ impl Registry {
         locks: &[Lock],
         audit: impl Fn() -> Result<Vec<Append>, StoreUnavailable>,
     ) -> Result<(), StoreUnavailable> {
-        let mut puts = Vec::new();
-        for lock in locks {
-            let key = lock.target.key();
-            let known = self.read::<Lock>(&key).await?.map(|(known, _)| known);
-            let known = known.filter(|known| known.stands(lock.since));
-            let lock = known.map_or_else(|| lock.clone(), |known| lock.joined_with(&known));
-            puts.push(put(&key, &lock)?);
+        for _ in 0..ATTEMPTS {
+            let mut transaction = Transaction::default();
+            for lock in locks {
+                let key = lock.target.key();
+                let known = self.read::<Lock>(&key).await?;
+                transaction.conditions.push(match &known {
+                    Some((_, version)) => Condition::Unchanged(key.clone(), *version),
+                    None => Condition::Absent(key.clone()),
+                });
+                let known = known.map(|(known, _)| known).filter(|known| known.stands(lock.since));
+                let lock = known.map_or_else(|| lock.clone(), |known| lock.joined_with(&known));
+                transaction.puts.push(put(&key, &lock)?);
+            }
+            transaction.appends = audit()?;
+            if self.commit_revoking(transaction).await? {
+                return Ok(());
+            }
         }
-        let transaction = Transaction { puts, appends: audit()?, ..Transaction::default() };
-        self.commit_revoking(transaction).await
+        Err(keep_changing())
     }
 
     /// Lifts locks; returns those that stood.
@@ -151,16 +160,11 @@ impl Registry {
                 return Ok(found);
             }
             transaction.appends = audit(&found)?;
-            match self.store.commit(transaction).await {
-                Ok(_) => {
-                    self.revocations.changed();
-                    return Ok(found);
-                }
-                Err(CommitError::Conflict(_)) => {}
-                Err(CommitError::Unavailable(error)) => return Err(error),
+            if self.commit_revoking(transaction).await? {
+                return Ok(found);
             }
         }
-        Err(StoreUnavailable("the locks keep changing".to_owned()))
+        Err(keep_changing())
     }
 
     /// All locks, those that have ended too.
@@ -180,20 +184,19 @@ impl Registry {
         }
     }
 
-    /// Commits what relying parties must hear of.
-    pub(super) async fn commit_revoking(
-        &self,
-        transaction: Transaction,
-    ) -> Result<(), StoreUnavailable> {
+    /// Commits what relying parties must hear of; says no if somebody was quicker.
+    async fn commit_revoking(&self, transaction: Transaction) -> Result<bool, StoreUnavailable> {
         match self.store.commit(transaction).await {
             Ok(_) => {
                 self.revocations.changed();
-                Ok(())
+                Ok(true)
             }
+            Err(CommitError::Conflict(_)) => Ok(false),
             Err(CommitError::Unavailable(error)) => Err(error),
-            Err(CommitError::Conflict(key)) => {
-                Err(StoreUnavailable(format!("`{}` changed meanwhile", key.as_str())))
-            }
         }
     }
+}
+
+fn keep_changing() -> StoreUnavailable {
+    StoreUnavailable("the locks keep changing".to_owned())
 }

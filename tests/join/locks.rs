@@ -105,6 +105,22 @@ async fn a_lock_of_somebody_else_holds_nobody() {
     cloud.renewed(&node, &first, &new_key()).await;
 }
 
+// A clone signal and an operator may lock one node at the same time: the longer lock stays.
+#[tokio::test]
+async fn a_lock_that_is_placed_meanwhile_is_not_shortened() {
+    let store = Arc::new(Hooked::default());
+    let registry = Registry::new(Arc::clone(&store) as Arc<dyn Store>);
+    let since = Timestamp::from_unix_seconds(1_800_000_000);
+    let (target, reason) = (LockTarget::Instance(WORKER.parse().unwrap()), "test".to_owned());
+    let for_ever = Lock { target, reason, since, until: None };
+    let short = Lock { until: Some(since.plus(Lifetime::from_minutes(5))), ..for_ever.clone() };
+    store.before_commit(async move |store| {
+        Registry::new(store).lock(&[for_ever], || Ok(vec![])).await.unwrap();
+    });
+    registry.lock(&[short], || Ok(vec![])).await.unwrap();
+    assert_eq!(registry.locks().await.unwrap()[0].until, None);
+}
+
 pub(crate) async fn place(world: &World, target: LockTarget, until: Option<Timestamp>) {
     let lock = Lock { target, reason: "test".to_owned(), since: world.clock.now(), until };
     world.registry.lock(&[lock], || Ok(vec![])).await.unwrap();
