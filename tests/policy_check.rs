@@ -94,6 +94,8 @@ const ROWS: &[Row] = &[
     row("unquoted account", ["[production]", "[111122223333]", "1111"], "ACCOUNT_INVALID", "\"111122223333\""),
     row("11 digits", ["[production]", "[\"11112222333\"]", "\"1111"], "ACCOUNT_INVALID", "12 digits"),
     row("13 digits", ["[production]", "[\"1111222233334\"]", "\"1111"], "ACCOUNT_INVALID", "12 digits"),
+    row("a letter for a digit", ["[production]", "[\"11112222333O\"]", "\"1111"], "ACCOUNT_INVALID", "12 digits"),
+    row("nothing among accounts", ["[production]", "[production, ~]", "~"], "VALUE_NULL", "never means everything"),
     row("unknown set", ["[production]", "[producton]", "producton"], "SET_UNKNOWN", "`production`?"),
     row("account twice", ["[production]", "[production, production]", "production]"], "VALUE_REPEATED", "once"),
     row("literal without partition", ["[production]", "[\"111122223333\"]", "["], "PARTITION_MISSING", "partition: aws"),
@@ -148,6 +150,9 @@ const ROWS: &[Row] = &[
     row("rejoin always", ["{look_up: none}", "{look_up: none, rejoin: always}", "always"], "VALUE_INVALID", "when_silent"),
     row("rejoin too often", ["{look_up: none}", "{look_up: none, rejoin: {when_silent: 30m, limit: 101}}", "101"], "VALUE_INVALID", "100"),
     row("rejoin without a proof", ["{look_up: none}", "{look_up: none, fresh_proof: not_required, document_ttl: 1h, rejoin: {when_silent: 30m, limit: 1}}", "{when"], "VALUE_INVALID", "fresh_proof: required"),
+    row("a number in quotes", ["{look_up: none}", "{look_up: none, rejoin: {when_silent: 30m, limit: \"1\"}}", "\"1\""], "VALUE_INVALID", "from 1 to 100"),
+    row("a number with a sign", ["{look_up: none}", "{look_up: none, rejoin: {when_silent: 30m, limit: +1}}", "+1"], "VALUE_INVALID", "from 1 to 100"),
+    row("empty settings", ["{look_up: none}", "{}", "{}"], "VALUE_EMPTY", "leave it out"),
     row("slots", ["roles:", "slots: [a]\n  roles:", "[a]"], "NOT_IN_THIS_VERSION", "no `slots`"),
     row("certificate too long", ["12h", "8d", "8d"], "VALUE_INVALID", "at most 7d"),
     row("duration without unit", ["12h", "12", "12"], "NEEDS_QUOTES", "\"12\""),
@@ -164,6 +169,8 @@ const ROWS: &[Row] = &[
     row("text that is a boolean", ["web tier", "on", "on}"], "NEEDS_QUOTES", "\"on\""),
     row("hidden direction", ["web tier", "web\u{202e}tier", "\u{202e}"], "CHARACTER_NOT_ALLOWED", "visible"),
     row("escaped direction", ["web tier", "\"web\\u202etier\"", "\"web"], "CHARACTER_NOT_ALLOWED", "without control"),
+    row("rule name like an index", ["- regions: [eu-west-1]", "- {name: \"allow[0]\", regions: [eu-west-1]}", "\"allow[0]"], "VALUE_INVALID", "a letter, then"),
+    row("rule name of digits first", ["- regions: [eu-west-1]", "- {name: 1st, regions: [eu-west-1]}", "1st"], "VALUE_INVALID", "a letter, then"),
     row("rules of one name", ["- regions: [eu-west-1]", "- {name: a, regions: [eu-west-1]}\n    - {name: a, regions: [us-west-1]}", "{name: a, regions: [us-west-1]}"], "NAME_TAKEN", "another name"),
 ];
 
@@ -354,7 +361,22 @@ fn a_deny_list_on_unread_facts_names_every_policy_that_it_would_be_void_for() {
     let finding = finding(&result, "FACT_NEVER_READ", "deny list");
     assert_eq!((&finding["file"], &finding["line"]), (&"deny.yaml".into(), &4.into()));
     let message = finding["message"].as_str().unwrap();
-    assert!(message.contains("`api`, `web`"), "{message}");
+    assert!(message.ends_with(": `api`, `web`"), "{message}");
+}
+
+#[test]
+fn of_very_many_policies_a_message_names_twenty_and_counts_the_rest() {
+    let deny = "apiVersion: muster/v1\nkind: DenyList\nmetadata: {name: q, owner: s}\n\
+                spec: {deny: [{tags: {Quarantine: present}}]}\n";
+    let policy = |number| WEB.replace("name: web", &format!("name: web-{number:02}"));
+    let policies = (0..22).map(policy).collect::<Vec<_>>().join("---\n");
+    let files = [("accounts.yaml", ACCOUNTS), ("deny.yaml", deny), ("web.yaml", &policies)];
+    let (_, result) = check(directory(&files).path());
+    let message = finding(&result, "FACT_NEVER_READ", "deny list")["message"].as_str().unwrap();
+    assert!(
+        message.contains("`web-00`, ") && message.ends_with("`web-19` and 2 more"),
+        "{message}"
+    );
 }
 
 #[test]

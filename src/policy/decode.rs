@@ -373,5 +373,35 @@ mod tests {
         let regions = ["us-east-1", "us-west-2", "eu-west-1"];
         assert_eq!(most_like("us-esat-1", regions.into_iter()), Some("us-east-1"));
         assert_eq!(most_like("mars", regions.into_iter()), None);
+        // A quarter of the text may be wrong, but two letters of any.
+        assert_eq!(most_like("us-xxxt-1", regions.into_iter()), None);
+        assert_eq!(
+            most_like("us-gov-xxxt-1", ["us-gov-east-1"].into_iter()),
+            Some("us-gov-east-1")
+        );
+        assert_eq!(most_like("us-gov-xxxx-1", ["us-gov-east-1"].into_iter()), None);
+        // Longer text is not guessed at: it costs the square of its length.
+        for (length, is_guessed) in [(64, true), (65, false)] {
+            let text = "a".repeat(length);
+            assert_eq!(most_like(&text, [text.as_str()].into_iter()).is_some(), is_guessed);
+        }
+    }
+
+    #[test]
+    fn the_distance_is_the_fewest_letters_to_put_in_take_out_or_change() {
+        for (left, right, expected) in [
+            ("", "", 0),
+            ("", "abc", 3),
+            ("web", "web", 0),
+            ("web", "wed", 1),
+            ("web", "eb", 1),
+            ("web", "webs", 1),
+            ("kitten", "sitting", 3),
+            ("production", "prdouction", 2),
+            ("saturday", "sunday", 3),
+        ] {
+            assert_eq!(distance(left, right), expected, "{left} {right}");
+            assert_eq!(distance(right, left), expected, "{right} {left}");
+        }
     }
 }

@@ -156,6 +156,15 @@ fn neighbours_are_made_of_kinds_and_not_of_a_method() {
     }
 }
 
+// A deny list speaks of fields of EC2, which a node of a token has not: it is not about that node.
+#[test]
+fn a_deny_list_holds_for_the_policies_whose_method_has_its_fields() {
+    let head = "apiVersion: muster/v1\nkind: DenyList\nmetadata: {name: q}\n";
+    let deny_list = format!("{head}spec: {{deny: [{{regions: [eu-west-1]}}]}}\n");
+    let made = all_hold(&[TOKENS, &deny_list], 100);
+    assert!(made.not_tried.is_empty(), "{:?}", made.not_tried);
+}
+
 #[test]
 fn few_cases_touch_every_policy_and_every_kind_and_are_always_the_same() {
     let (one, two) = (named_policy("one", EVERY_FIELD), named_policy("two", EVERY_FIELD));

@@ -78,6 +78,38 @@ fn files_are_counted_and_nested_to_a_depth() {
     assert!(!loads(MAX_FILES + 1));
 }
 
+#[test]
+fn text_has_at_most_1024_characters_and_the_name_of_a_rule_63() {
+    let loads = |description: usize, name: usize| {
+        let rule = format!("{{name: {}, accounts: [production], regions: any}}", "n".repeat(name));
+        // Characters, and not bytes.
+        let described = format!("description: {}", "é".repeat(description));
+        let text = policy(&format!("allow: [{rule}]")).replace("description: test", &described);
+        load(&[ACCOUNTS, &text]).set.is_some()
+    };
+    assert!(loads(1024, 63));
+    assert!(!loads(1025, 63));
+    assert!(!loads(1024, 64));
+}
+
+#[test]
+fn account_sets_have_at_most_two_million_accounts_inclusions_counted() {
+    const EACH: u64 = 20_000;
+    let id = |number: u64| format!("{{id: \"{:012}\"}}", 111_100_000_000 + number);
+    let set = |name: &str, spec: &str| {
+        let head = "apiVersion: muster/v1\nkind: AccountSet\n";
+        format!("---\n{head}metadata: {{name: {name}}}\nspec: {{partition: aws, {spec}}}\n")
+    };
+    let accounts: Vec<String> = (0..EACH).map(id).collect();
+    let base = set("base", &format!("accounts: [{}]", accounts.join(", ")));
+    let including: String =
+        (1..100).map(|number| set(&format!("set-{number}"), "include: [base]")).collect();
+    let one_more = set("one-more", &format!("accounts: [{}]", id(0)));
+    assert!(load(&[&base, &including]).set.is_some(), "a hundred times 20,000");
+    let beyond = load(&[&base, &including, &one_more]);
+    assert!(beyond.set.is_none() && codes(&beyond).contains(&LimitExceeded));
+}
+
 // Each is compared with every set: minutes, for 1 MiB.
 #[test]
 fn names_that_are_none_are_guessed_at_in_the_first_100_findings() {
