@@ -230,10 +230,11 @@ mod tests {
     use super::*;
     use crate::domain::{Lifetime, TokenOrigin};
     use crate::registry::Duty;
-    use crate::store::MemoryStore;
+    use crate::store::{MemoryStore, Store};
 
     const NOW: Timestamp = Timestamp::from_unix_seconds(1_800_000_000);
     const TARGET: &str = "aws/us-west-2/own";
+    const LOG: &str = "publications";
 
     fn name() -> PolicyName {
         "web".parse().unwrap()
@@ -285,12 +286,26 @@ mod tests {
             ..PublicationChange::default()
         };
         let key = (&self::name(), TARGET);
-        registry.change_publication(lease, key, known.as_ref(), change, Vec::new()).await
+        let record = Append { log: LOG.to_owned(), payload: b"{}".to_vec() };
+        registry.change_publication(lease, key, known.as_ref(), change, vec![record]).await
     }
 
     async fn names(registry: &Registry) -> Vec<String> {
         let tokens = registry.tokens().await.unwrap();
         tokens.iter().map(|state| state.token.name.to_string()).collect()
+    }
+
+    #[tokio::test]
+    async fn what_was_made_is_listed_with_its_tokens_and_has_its_record() {
+        let store = Arc::new(MemoryStore::default());
+        let registry = Registry::new(store.clone());
+        assert_eq!(registry.publications().await.unwrap(), []);
+        let lease = lease(&registry, "a", NOW).await;
+        make(&registry, &lease, "web-1").await.unwrap();
+        let listed = registry.publications().await.unwrap();
+        assert_eq!(listed, [publication("web-1")]);
+        assert_eq!(listed[0].tokens(), [token("web-1").name]);
+        assert_eq!(store.read_log(LOG, 0, 10).await.unwrap().len(), 1);
     }
 
     #[tokio::test]
