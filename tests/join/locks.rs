@@ -54,6 +54,7 @@ async fn every_kind_of_lock_holds_joins_and_renewals() {
         LockTarget::Policy("proven".parse().unwrap()),
         LockTarget::Serial(first.order.serial),
     ] {
+        assert!(target.holds(enrollment), "{target}: as operators are told");
         let until = cloud.world.clock.now().plus(Lifetime::from_minutes(5));
         place(&cloud.world, target.clone(), Some(until)).await;
         let before = cloud.calls();
@@ -98,6 +99,7 @@ async fn a_lock_of_somebody_else_holds_nobody() {
         LockTarget::Policy("document".parse().unwrap()),
         LockTarget::Serial(Serial::from_random([9; 16])),
     ] {
+        assert!(!target.holds(&first.enrollment), "{target}: as operators are told");
         place(&cloud.world, target.clone(), None).await;
         let revoked = cloud.world.registry.revoked(cloud.world.clock.now()).await.unwrap();
         assert!(!revoked.contains_key(&first.order.serial), "{target}");
