@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use muster::domain::{Lifetime, NodeId, Token, TokenOrigin};
 use muster::registry::{Duty, Lock, LockTarget, Registry};
@@ -140,6 +141,28 @@ async fn nothing_is_changed_that_was_changed_meanwhile() {
     assert!(site.is_on_record(fixed).await);
     site.keep_static(&[]).await;
     assert!(!site.is_on_record(fixed).await);
+}
+
+// A lock is on the list within seconds, and nobody makes a list for nothing.
+#[tokio::test(start_paused = true)]
+async fn who_publishes_the_list_hears_of_every_change_of_it() {
+    let site = Site::new().await;
+    let (registry, now) = (site.registry(), site.tokens.now());
+    let target = LockTarget::Node(site.node.clone());
+    let reason = "test".to_owned();
+    let lock = Lock { target: target.clone(), reason, since: now, until: None };
+    let hears = async || {
+        let change = registry.revocations_changed();
+        tokio::time::timeout(Duration::from_secs(1), change).await.is_ok()
+    };
+    assert!(!hears().await, "nothing is revoked by a join");
+    registry.lock(&[lock], || Ok(vec![])).await.unwrap();
+    assert!(hears().await, "a lock is placed");
+    registry.unlock(&[target], |_| Ok(vec![])).await.unwrap();
+    assert!(hears().await, "a lock is lifted");
+    registry.forget(&site.node, "test", now, |_| Ok(record())).await.unwrap();
+    assert!(hears().await, "a node is forgotten");
+    assert!(!hears().await, "each change is heard of once");
 }
 
 #[tokio::test]
