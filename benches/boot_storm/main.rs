@@ -34,7 +34,6 @@ mod known;
 mod node;
 mod site;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +42,7 @@ use muster::clock::Clock;
 use muster::server::{AnswerSizes, Config, Overrides, start_baseline};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use serde_json::json;
+use tempfile::TempDir;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -85,7 +85,7 @@ struct Options {
     /// How many nodes the registry knows before.
     #[arg(long, value_name = "N")]
     known: Option<usize>,
-    /// How often everything is measured but `--known`; of the rounds the middle counts.
+    /// How often everything is measured; of the rounds the middle counts.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
     rounds: u8,
     /// text or json.
@@ -123,9 +123,7 @@ async fn measure(options: &Options) {
     let storm = Storm::prepare(options).await;
     let mut rounds = Vec::new();
     for number in 1..=options.rounds {
-        // A million nodes are there once: to bring them takes longer than all the rest.
-        let known = options.known.filter(|_| number == options.rounds);
-        let round = storm.round(&Options { known, ..options.clone() }).await;
+        let round = storm.round(options).await;
         if !is_json {
             print(&format!("round {number} of {}", options.rounds), &round);
         }
@@ -152,13 +150,12 @@ fn print(title: &str, storms: &[Figures]) {
     }
 }
 
-/// The middle of each storm; the last round has all of them.
+/// The middle of each storm.
 fn medians(rounds: &[Vec<Figures>]) -> Vec<Figures> {
     let of = |name: &str| -> Vec<&Figures> {
         rounds.iter().flatten().filter(|figures| figures.name == name).collect()
     };
-    let last = rounds.last().map(Vec::as_slice).unwrap_or_default();
-    last.iter().map(|figures| figures::median(&of(figures.name))).collect()
+    rounds[0].iter().map(|figures| figures::median(&of(figures.name))).collect()
 }
 
 /// The nodes and the cloud.
@@ -166,6 +163,8 @@ struct Storm {
     cloud: Cloud,
     nodes: Vec<Arc<Node>>,
     strangers: Vec<Arc<Node>>,
+    /// The data of a server that knows very many nodes already: made once, and copied for each round.
+    known: Option<TempDir>,
 }
 
 /// One storm.
@@ -185,8 +184,8 @@ enum Behind {
     Joins,
     /// Empty answers, as long as these.
     Nobody([usize; 4]),
-    /// A server that knows so many nodes already.
-    Registry(usize),
+    /// A server that knows very many nodes already.
+    Known,
 }
 
 impl Storm {
@@ -202,7 +201,11 @@ impl Storm {
                 nodes.push(node);
             }
         }
-        Self { cloud, nodes, strangers }
+        let mut storm = Self { cloud, nodes, strangers, known: None };
+        if let Some(many) = options.known {
+            storm.known = Some(storm.data_with_known(many).await);
+        }
+        storm
     }
 
     /// Every storm that is wanted, once. What is measured against another one is measured beside it.
@@ -229,9 +232,9 @@ impl Storm {
             let run = Run { name: "hostile", ..calm };
             round.push(self.breaks(run, Behind::Joins, strangers).await.0);
         }
-        if let Some(known) = options.known {
+        if options.known.is_some() {
             let run = Run { name: "known", ..document };
-            round.push(self.breaks(run, Behind::Registry(known), 0).await.0);
+            round.push(self.breaks(run, Behind::Known, 0).await.0);
         }
         round
     }
@@ -242,7 +245,11 @@ impl Storm {
         let server = Arc::new(match behind {
             Behind::Joins => Server::start(&self.cloud, data.path()),
             Behind::Nobody(sizes) => Server::baseline(&self.cloud, data.path(), sizes),
-            Behind::Registry(known) => self.server_that_knows(known, data.path()).await,
+            Behind::Known => {
+                let known = self.known.as_ref().unwrap();
+                known::copy(known.path(), data.path());
+                Server::start(&self.cloud, data.path())
+            }
         });
         let _apart = run.apart.then(|| Apart::from(server.id()));
         let crowd = Crowd::gather(strangers, &self.strangers, &server);
@@ -273,15 +280,14 @@ impl Storm {
         (Figures::new(run.name, outcome, usage, server.usage()), sizes)
     }
 
-    /// A server whose registry holds so many nodes beside.
-    async fn server_that_knows(&self, many: usize, data: &Path) -> Server {
-        let server = Server::start(&self.cloud, data);
+    /// The data of a server whose registry holds so many nodes.
+    async fn data_with_known(&self, many: usize) -> TempDir {
+        let data = tempfile::tempdir().unwrap();
+        let server = Server::start(&self.cloud, data.path());
         Arc::clone(&self.nodes[0]).join(&server, false).await.unwrap();
         server.end(Signal::TERM);
-        known::fill(&site::store_in(data), many).await;
-        // Gigabytes that still have to be written would slow the disk down for whoever comes next.
-        rustix::fs::sync();
-        Server::start(&self.cloud, data)
+        known::fill(&site::store_in(data.path()), many).await;
+        data
     }
 }
 

@@ -124,13 +124,17 @@ impl Registry {
             for lock in locks {
                 let key = lock.target.key();
                 let known = self.read::<Lock>(&key).await?;
+                let standing = known.as_ref().filter(|(known, _)| known.stands(lock.since));
+                let placed = standing.map_or_else(|| lock.clone(), |(k, _)| lock.joined_with(k));
+                // A crowd that shows one clone places one lock, and none of it gets in another's way.
+                if standing.is_some_and(|(known, _)| *known == placed) {
+                    continue;
+                }
                 transaction.conditions.push(match &known {
                     Some((_, version)) => Condition::Unchanged(key.clone(), *version),
                     None => Condition::Absent(key.clone()),
                 });
-                let known = known.map(|(known, _)| known).filter(|known| known.stands(lock.since));
-                let lock = known.map_or_else(|| lock.clone(), |known| lock.joined_with(&known));
-                transaction.puts.push(put(&key, &lock)?);
+                transaction.puts.push(put(&key, &placed)?);
             }
             transaction.appends = audit()?;
             if self.commit_revoking(transaction).await? {

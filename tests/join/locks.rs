@@ -5,7 +5,9 @@ use std::sync::Arc;
 use muster::audit::Class;
 use muster::domain::{Code, Lifetime, Serial, Timestamp};
 use muster::registry::{Lock, LockTarget, Registry};
-use muster::store::Store;
+use muster::store::{MemoryStore, Store};
+
+use tokio::task::JoinSet;
 
 use crate::cloud::{Cloud, OTHER_WORKER, POLICIES, SCENARIO, WORKER};
 use crate::hooked::Hooked;
@@ -121,6 +123,24 @@ async fn a_lock_that_is_placed_meanwhile_is_not_shortened() {
     });
     registry.lock(&[short], || Ok(vec![])).await.unwrap();
     assert_eq!(registry.locks().await.unwrap()[0].until, None);
+}
+
+// A crowd with one certificate is one clone: each of its signals is on record, and none fails because
+// of the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_places_one_lock_and_nobody_fails() {
+    let registry = Arc::new(Registry::new(Arc::new(MemoryStore::new())));
+    let target = LockTarget::Instance(WORKER.parse().unwrap());
+    let since = Timestamp::from_unix_seconds(1_800_000_000);
+    let lock = Lock { target, reason: "clone signal".to_owned(), since, until: None };
+    let mut placing = JoinSet::new();
+    for later in 0..256 {
+        let (registry, lock) = (Arc::clone(&registry), lock.clone());
+        let lock = Lock { since: since.plus(Lifetime::from_seconds(later)), ..lock };
+        placing.spawn(async move { registry.lock(&[lock], || Ok(vec![])).await });
+    }
+    assert!(placing.join_all().await.iter().all(Result::is_ok));
+    assert_eq!(registry.locks().await.unwrap().len(), 1);
 }
 
 pub(crate) async fn place(world: &World, target: LockTarget, until: Option<Timestamp>) {
