@@ -47,8 +47,6 @@ pub(crate) fn copy(from: &Path, to: &Path) {
             fs::copy(entry.path(), &place).unwrap();
         }
     }
-    // Gigabytes that still have to be written would slow the disk down for whoever comes next.
-    rustix::fs::sync();
 }
 
 type Row = (String, String);

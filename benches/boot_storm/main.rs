@@ -248,6 +248,8 @@ impl Storm {
             Behind::Known => {
                 let known = self.known.as_ref().unwrap();
                 known::copy(known.path(), data.path());
+                // Gigabytes that still have to be written would slow the disk down for the storm.
+                rustix::fs::sync();
                 Server::start(&self.cloud, data.path())
             }
         });

@@ -126,15 +126,14 @@ impl Registry {
                 let known = self.read::<Lock>(&key).await?;
                 let standing = known.as_ref().filter(|(known, _)| known.stands(lock.since));
                 let placed = standing.map_or_else(|| lock.clone(), |(k, _)| lock.joined_with(k));
-                // A crowd that shows one clone places one lock, and none of it gets in another's way.
-                if standing.is_some_and(|(known, _)| *known == placed) {
-                    continue;
-                }
                 transaction.conditions.push(match &known {
                     Some((_, version)) => Condition::Unchanged(key.clone(), *version),
                     None => Condition::Absent(key.clone()),
                 });
-                transaction.puts.push(put(&key, &placed)?);
+                // A crowd that shows one clone places one lock, and none of it gets in another's way.
+                if standing.is_none_or(|(known, _)| *known != placed) {
+                    transaction.puts.push(put(&key, &placed)?);
+                }
             }
             transaction.appends = audit()?;
             if self.commit_revoking(transaction).await? {

@@ -125,7 +125,7 @@ async fn a_lock_that_is_placed_meanwhile_is_not_shortened() {
     assert_eq!(registry.locks().await.unwrap()[0].until, None);
 }
 
-// A crowd with one certificate is one clone: each of its signals is on record, and none fails because
+// T56. A crowd with one certificate is one clone: each of its signals is on record, and none fails because
 // of the others.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_places_one_lock_and_nobody_fails() {
@@ -141,6 +141,23 @@ async fn a_crowd_places_one_lock_and_nobody_fails() {
     }
     assert!(placing.join_all().await.iter().all(Result::is_ok));
     assert_eq!(registry.locks().await.unwrap().len(), 1);
+}
+
+// The last word in the log is what is so: a lock that is lifted meanwhile is placed anew.
+#[tokio::test]
+async fn a_lock_that_is_lifted_meanwhile_is_placed_anew() {
+    let store = Arc::new(Hooked::default());
+    let registry = Registry::new(Arc::clone(&store) as Arc<dyn Store>);
+    let since = Timestamp::from_unix_seconds(1_800_000_000);
+    let target = LockTarget::Instance(WORKER.parse().unwrap());
+    let lock = Lock { target: target.clone(), reason: "test".to_owned(), since, until: None };
+    registry.lock(std::slice::from_ref(&lock), || Ok(vec![])).await.unwrap();
+    store.before_commit(async move |store| {
+        let lifted = Registry::new(store).unlock(&[target], |_| Ok(vec![])).await.unwrap();
+        assert_eq!(lifted.len(), 1);
+    });
+    registry.lock(std::slice::from_ref(&lock), || Ok(vec![])).await.unwrap();
+    assert_eq!(registry.locks().await.unwrap(), [lock]);
 }
 
 pub(crate) async fn place(world: &World, target: LockTarget, until: Option<Timestamp>) {

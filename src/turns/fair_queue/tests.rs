@@ -150,7 +150,7 @@ fn the_expected_wait_is_of_the_share() {
     assert_eq!(wait(&queue, 2, Weight::LEAST), MILLISECOND);
 }
 
-// A node is in line for a moment only; the crowd that is there in all the others gets its part.
+// T36, D6. A node is in line for a moment only; the crowd that is there in all the others gets its part.
 #[test]
 fn a_crowd_does_not_fill_the_gaps_between_nodes() {
     let mut queue = queue(1, 5000);
